@@ -1,0 +1,86 @@
+"""Every error AurumAI raises on purpose, each with the code that clients, logs and docs know it by.
+
+    AurumError
+    ├── SettingsError           SETTINGS_INVALID       a setting is missing or can't be right
+    ├── EmbeddedServerError     EMBEDDED_SERVER        the embedded PostgreSQL can't be started or reached
+    ├── StartupRefused          the service would not be right if it ran; the process ends with exit code 3
+    │   ├── SchemaBehind        SCHEMA_BEHIND          migrations are waiting to be applied
+    │   ├── SchemaAhead         SCHEMA_AHEAD           the database has migrations that this code doesn't know
+    │   ├── SchemaForeign       SCHEMA_FOREIGN         the tables there were not made by these migrations
+    │   └── EditionMissing      TIMESCALE_REQUIRED     AURUM_TIMESCALE=require, and no TimescaleDB
+    └── RequestError            something a client asked for, answered with its code and, where one is to blame, its field
+        ├── InvalidInput        BAD_USER_INPUT
+        ├── NotFound            NOT_FOUND
+        ├── AlreadyExists       ALREADY_EXISTS
+        └── DatabaseUnavailable DATABASE_UNAVAILABLE   try again later
+
+The message of each is one sentence for a person: what is wrong, and what would be right. None carries SQL or a secret.
+"""
+
+from typing import ClassVar
+
+
+class AurumError(Exception):
+    """The root of the tree. `code` is stable; the message may be reworded."""
+
+    code: ClassVar[str]
+
+
+class SettingsError(AurumError):
+    code = "SETTINGS_INVALID"
+
+
+class EmbeddedServerError(AurumError):
+    code = "EMBEDDED_SERVER"
+
+
+class StartupRefused(AurumError):
+    """The service must not run like this. Servers that catch it exit with `exit_code`."""
+
+    exit_code: ClassVar[int] = 3
+
+
+class SchemaBehind(StartupRefused):
+    code = "SCHEMA_BEHIND"
+
+
+class SchemaAhead(StartupRefused):
+    code = "SCHEMA_AHEAD"
+
+
+class SchemaForeign(StartupRefused):
+    code = "SCHEMA_FOREIGN"
+
+
+class EditionMissing(StartupRefused):
+    code = "TIMESCALE_REQUIRED"
+
+
+class RequestError(AurumError):
+    """An error that a client caused or may act upon. `field` is the path of the argument to blame, if there is one."""
+
+    http_status: ClassVar[int]
+
+    def __init__(self, message: str, *, field: str | None = None) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+class InvalidInput(RequestError):
+    code = "BAD_USER_INPUT"
+    http_status = 400
+
+
+class NotFound(RequestError):
+    code = "NOT_FOUND"
+    http_status = 404
+
+
+class AlreadyExists(RequestError):
+    code = "ALREADY_EXISTS"
+    http_status = 409
+
+
+class DatabaseUnavailable(RequestError):
+    code = "DATABASE_UNAVAILABLE"
+    http_status = 503
