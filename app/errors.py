@@ -3,6 +3,7 @@
     AurumError
     ├── SettingsError           SETTINGS_INVALID       a setting is missing or can't be right
     ├── EmbeddedServerError     EMBEDDED_SERVER        the embedded PostgreSQL can't be started or reached
+    ├── MigrationFailed         MIGRATION_FAILED       a migration did not go through; the database is as it was
     ├── StartupRefused          the service would not be right if it ran; the process ends with exit code 3
     │   ├── SchemaBehind        SCHEMA_BEHIND          migrations are waiting to be applied
     │   ├── SchemaAhead         SCHEMA_AHEAD           the database has migrations that this code doesn't know
@@ -12,7 +13,10 @@
         ├── InvalidInput        BAD_USER_INPUT
         ├── NotFound            NOT_FOUND
         ├── AlreadyExists       ALREADY_EXISTS
+        ├── QueryTimeout        QUERY_TIMEOUT          the database was stopped from working on it any longer
         └── DatabaseUnavailable DATABASE_UNAVAILABLE   try again later
+
+What no one foresaw reaches clients as INTERNAL, with a correlation id that the log has too.
 
 The message of each is one sentence for a person: what is wrong, and what would be right. None carries SQL or a secret.
 """
@@ -32,6 +36,10 @@ class SettingsError(AurumError):
 
 class EmbeddedServerError(AurumError):
     code = "EMBEDDED_SERVER"
+
+
+class MigrationFailed(AurumError):
+    code = "MIGRATION_FAILED"
 
 
 class StartupRefused(AurumError):
@@ -65,6 +73,11 @@ class RequestError(AurumError):
         super().__init__(message)
         self.field = field
 
+    @property
+    def extensions(self) -> dict[str, object]:
+        """What goes beside the message: graphql-core takes it from here into the answer."""
+        return {"code": self.code} if self.field is None else {"code": self.code, "field": self.field}
+
 
 class InvalidInput(RequestError):
     code = "BAD_USER_INPUT"
@@ -79,6 +92,11 @@ class NotFound(RequestError):
 class AlreadyExists(RequestError):
     code = "ALREADY_EXISTS"
     http_status = 409
+
+
+class QueryTimeout(RequestError):
+    code = "QUERY_TIMEOUT"
+    http_status = 504
 
 
 class DatabaseUnavailable(RequestError):

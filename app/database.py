@@ -1,0 +1,227 @@
+"""The database: one pool that Piccolo and asyncpg share, transactions that can't leak, and what edition answers.
+
+Arrives: a DSN and limits. Leaves: connections whose session is in UTC. Fails: DatabaseUnavailable when the server
+can't be reached or is going down, QueryTimeout when a statement ran too long; anything else is a bug.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import Enum
+from types import TracebackType
+from typing import TypeAlias
+
+import asyncpg
+from asyncpg.pool import PoolConnectionProxy
+from piccolo.engine.postgres import PostgresEngine, PostgresTransaction
+from piccolo.table import Table
+
+from app.errors import DatabaseUnavailable, EditionMissing, QueryTimeout, StartupRefused
+
+Connection: TypeAlias = "PoolConnectionProxy[asyncpg.Record] | asyncpg.Connection[asyncpg.Record]"
+
+CONNECT_TIMEOUT = 10.0  # seconds, to reach the server
+ACQUIRE_TIMEOUT = 10.0  # seconds, to get a connection of the pool
+CLOSE_TIMEOUT = 5.0  # seconds, for what is under way when the pool closes
+OLDEST_POSTGRES = 15
+
+# What asyncpg and the operating system raise when the server is away, starting, stopping or full.
+UNREACHABLE = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.TooManyConnectionsError,
+)
+
+
+class EditionName(Enum):
+    """What the server offers beyond PostgreSQL: nothing, TimescaleDB's Apache part, or its Community part as well."""
+
+    NONE = "none"
+    APACHE = "apache"
+    COMMUNITY = "community"
+
+
+@dataclass(frozen=True)
+class Edition:
+    """The editions differ in what they can do, never in what they answer."""
+
+    name: EditionName
+    postgres_version: str
+    timescale_version: str | None
+
+    @property
+    def has_hypertables(self) -> bool:
+        return self.name is not EditionName.NONE
+
+    def __str__(self) -> str:
+        if self.timescale_version is None:
+            return f"PostgreSQL {self.postgres_version} without TimescaleDB"
+        return f"PostgreSQL {self.postgres_version} with TimescaleDB {self.timescale_version} ({self.name.value})"
+
+
+class Transaction(PostgresTransaction):
+    """Piccolo's transaction, which would keep its pooled connection for good when COMMIT or ROLLBACK fails."""
+
+    async def __aexit__(
+        self,
+        exception_type: type[BaseException] | None,
+        exception: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        if self._parent:
+            return False
+        try:
+            if exception is None:
+                if not self._committed and not self._rolled_back:
+                    await self.transaction.commit()
+            elif not self._rolled_back and not self.connection.is_closed():
+                await self.transaction.rollback()
+        finally:
+            self.engine.current_transaction.reset(self.context)
+            if self.engine.pool:
+                await self.engine.pool.release(self.connection)
+            else:
+                await self.connection.close()
+        return False
+
+
+class Engine(PostgresEngine):
+    """Piccolo's engine over our transaction. Making one touches no server: the version is checked at startup."""
+
+    async def check_version(self) -> None:
+        """Piccolo would connect here, at import, and only warn."""
+
+    def transaction(self, allow_nested: bool = True) -> Transaction:
+        return Transaction(engine=self, allow_nested=allow_nested)
+
+
+def make_engine(dsn: str, *, timescale: str, statement_timeout: timedelta | None = None) -> Engine:
+    """An engine that has not connected yet. `timescale` is AURUM_TIMESCALE's value, for migrations to read."""
+    session = {
+        "application_name": "aurumai",
+        "timezone": "UTC",
+        # Compiling a query of a few milliseconds costs more than running it.
+        "jit": "off",
+        # A generic plan doesn't know the time bounds, and would open every chunk of a hypertable.
+        "plan_cache_mode": "force_custom_plan",
+        "aurum.timescale": timescale,
+    }
+    if statement_timeout is not None:
+        session["statement_timeout"] = str(statement_timeout // timedelta(milliseconds=1))
+    return Engine(config={"dsn": dsn, "server_settings": session, "timeout": CONNECT_TIMEOUT})
+
+
+class Database:
+    """A pool of connections to one server, open between `open` and `close`."""
+
+    def __init__(self, *, timescale: str, pool_size: int, statement_timeout: timedelta) -> None:
+        self._timescale = timescale
+        self._pool_size = pool_size
+        self._statement_timeout = statement_timeout
+        self._engine: Engine | None = None
+        self._edition: Edition | None = None
+
+    @property
+    def engine(self) -> Engine:
+        if self._engine is None:
+            raise RuntimeError("the database is not open")
+        return self._engine
+
+    @property
+    def edition(self) -> Edition:
+        if self._edition is None:
+            raise RuntimeError("the database is not open")
+        return self._edition
+
+    async def open(self, dsn: str) -> None:
+        """Opens the pool and finds out the edition.
+
+        Raises DatabaseUnavailable when the server can't be reached or refuses the login, StartupRefused when it's too
+        old, EditionMissing when AURUM_TIMESCALE=require and there is no TimescaleDB.
+        """
+        self._engine = make_engine(dsn, timescale=self._timescale, statement_timeout=self._statement_timeout)
+        try:
+            await self._engine.start_connection_pool(min_size=1, max_size=self._pool_size)
+        except (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError) as error:
+            raise DatabaseUnavailable(f"The database refuses the login of DATABASE_URL: {error}.") from error
+        except UNREACHABLE as error:
+            raise DatabaseUnavailable(f"The database of DATABASE_URL can't be reached: {error}.") from error
+        async with self.connection() as connection:
+            self._edition = await probe_edition(connection, timescale=self._timescale)
+
+    async def close(self) -> None:
+        """Closes the pool; what still runs after CLOSE_TIMEOUT seconds is cut off."""
+        if self._engine is None or self._engine.pool is None:
+            return
+        pool, self._engine.pool = self._engine.pool, None
+        try:
+            async with asyncio.timeout(CLOSE_TIMEOUT):
+                await pool.close()
+        except TimeoutError:
+            pool.terminate()
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        """One of the pool's connections, outside a transaction."""
+        pool = None if self._engine is None else self._engine.pool
+        if pool is None:
+            raise DatabaseUnavailable("The service is starting or stopping: try again in a moment.")
+        with translate_errors():
+            async with pool.acquire(timeout=ACQUIRE_TIMEOUT) as connection:
+                yield connection
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Connection]:
+        """A connection in a transaction, committed at the end, rolled back by an exception."""
+        async with self.connection() as connection, connection.transaction():
+            yield connection
+
+    def bind(self, tables: Iterable[type[Table]]) -> None:
+        """Makes Piccolo's queries on these tables use this pool, not the engine of piccolo_conf.py."""
+        for table in tables:
+            table._meta.db = self.engine  # noqa: SLF001 - Piccolo's documented way to set a table's engine
+
+
+@contextmanager
+def translate_errors() -> Iterator[None]:
+    """Turns what asyncpg raises for a server that is away or slow into DatabaseUnavailable and QueryTimeout."""
+    try:
+        yield
+    except asyncpg.QueryCanceledError as error:
+        raise QueryTimeout(
+            "The database took too long and was stopped: ask for less, or raise AURUM_STATEMENT_TIMEOUT."
+        ) from error
+    except UNREACHABLE as error:
+        if isinstance(error, ValueError):  # asyncpg's DataError is an InterfaceError too: a bug of ours, not an outage
+            raise
+        raise DatabaseUnavailable("The database can't be reached just now: try again in a moment.") from error
+
+
+async def probe_edition(connection: Connection, *, timescale: str) -> Edition:
+    """What this server is, given AURUM_TIMESCALE (auto, require, off)."""
+    version_number = int(await connection.fetchval("SELECT current_setting('server_version_num')"))
+    version = str(await connection.fetchval("SELECT split_part(current_setting('server_version'), ' ', 1)"))
+    if version_number < OLDEST_POSTGRES * 10_000:
+        raise StartupRefused(f"PostgreSQL {version} is too old: AurumAI needs {OLDEST_POSTGRES} or later.")
+    extension: str | None = None
+    if timescale != "off":
+        extension = await connection.fetchval("SELECT extversion FROM pg_extension WHERE extname = 'timescaledb'")
+    if extension is None:
+        if timescale == "require":
+            raise EditionMissing(
+                "AURUM_TIMESCALE=require, but the database has no TimescaleDB: "
+                "let a superuser run CREATE EXTENSION timescaledb in it, or set AURUM_TIMESCALE=auto."
+            )
+        return Edition(EditionName.NONE, version, None)
+    licence = await connection.fetchval("SELECT current_setting('timescaledb.license', true)")
+    name = EditionName.COMMUNITY if licence == "timescale" else EditionName.APACHE
+    return Edition(name, version, extension)

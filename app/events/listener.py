@@ -1,0 +1,79 @@
+"""Hears of new events over one connection of its own, and reads them from the outbox in order.
+
+NOTIFY only wakes it: what is delivered comes from the table, from the last id on, so a notification that is lost or
+a connection that breaks costs time and never an event. Fails: never; it reconnects until it is stopped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import asyncpg
+
+from app.database import UNREACHABLE, Database
+from app.events.fanout import Fanout
+from app.events.measurements import ReadingBatch, load_batch
+from app.events.outbox import CHANNEL, Topic, find_newest_id, read_events
+
+POLL_INTERVAL = 5.0  # seconds after which it looks by itself, should a notification be lost
+PAGE = 100  # events read at a time
+FIRST_DELAY, LONGEST_DELAY = 0.1, 5.0  # seconds between attempts to reconnect
+
+logger = logging.getLogger(__name__)
+
+
+class Listener:
+    """Feeds a Fanout from the outbox between `start` and `stop`."""
+
+    def __init__(self, database: Database, fanout: Fanout) -> None:
+        self._database = database
+        self._fanout = fanout
+        self._wake = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Begins at the newest event. Raises DatabaseUnavailable when the database can't be reached."""
+        async with self._database.connection() as connection:
+            self._fanout.position = await find_newest_id(connection)
+        self._task = asyncio.create_task(self._run(), name="outbox listener")
+
+    async def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+            self._task = None
+
+    async def _run(self) -> None:
+        delay = FIRST_DELAY
+        while True:
+            try:
+                connection = await self._database.engine.get_new_connection()
+                try:
+                    await connection.add_listener(CHANNEL, lambda *_: self._wake.set())
+                    connection.add_termination_listener(lambda *_: self._wake.set())
+                    delay = FIRST_DELAY
+                    await self._follow(connection)
+                finally:
+                    # Not close(): on a broken connection it would wait for an answer that never comes.
+                    connection.terminate()
+            except (*UNREACHABLE, asyncpg.PostgresError) as error:
+                logger.warning("The outbox listener lost its connection (%s); trying again in %.1f s.", error, delay)
+            await asyncio.sleep(delay)
+            delay = min(delay * 2, LONGEST_DELAY)
+
+    async def _follow(self, connection: asyncpg.Connection[asyncpg.Record]) -> None:
+        while not connection.is_closed():
+            self._wake.clear()
+            while events := await read_events(connection, self._fanout.position, [Topic.MEASUREMENTS], PAGE):
+                for event in events:
+                    # With nobody listening a batch isn't worth reading; whoever comes later begins after it.
+                    if self._fanout.is_idle:
+                        self._fanout.give(ReadingBatch(event.id, []))
+                    else:
+                        self._fanout.give(await load_batch(connection, event))
+            try:
+                async with asyncio.timeout(POLL_INTERVAL):
+                    await self._wake.wait()
+            except TimeoutError:
+                continue

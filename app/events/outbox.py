@@ -1,0 +1,81 @@
+"""Events, written in the transaction that makes them true and read back in the order in which they were committed.
+
+The lock that `publish_event` takes is held until COMMIT, so ids become visible in their order: whoever has read up to
+an id has missed nothing before it, and an id is all that a cursor has to hold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import timedelta
+from enum import Enum
+from typing import Any
+
+import msgspec
+
+from app.database import Connection
+
+CHANNEL = "aurum_outbox"
+
+# Any number will do, as long as every process of one database asks for the same lock.
+_LOCK = 4_727_201_002
+
+
+class Topic(Enum):
+    """What an event is about, and what its payload holds."""
+
+    MEASUREMENTS = "measurements"  # {machine_id: [microseconds since 1970, of each reading written]}
+
+
+class Event(msgspec.Struct, frozen=True):
+    """One row of the outbox; `payload` as its topic says."""
+
+    id: int
+    topic: Topic
+    payload: Any
+
+
+async def publish_event(connection: Connection, topic: Topic, payload: Any) -> None:
+    """Writes an event; to be called last in a transaction, since every other publisher waits from here to its end."""
+    await connection.execute(f"SELECT pg_advisory_xact_lock({_LOCK})")
+    await connection.execute(
+        """
+        WITH event AS (INSERT INTO outbox (topic, payload) VALUES ($1, $2::jsonb) RETURNING id)
+        SELECT pg_notify($3, id::text) FROM event
+        """,
+        topic.value,
+        msgspec.json.encode(payload).decode(),
+        CHANNEL,
+    )
+
+
+async def find_newest_id(connection: Connection) -> int:
+    """The id of the newest event; 0 where there is none."""
+    return int(await connection.fetchval("SELECT coalesce(max(id), 0) FROM outbox"))
+
+
+async def find_oldest_id(connection: Connection) -> int:
+    """The oldest id from which one can go on without having missed anything."""
+    return int(await connection.fetchval("SELECT coalesce(min(id), 0) FROM outbox"))
+
+
+async def read_events(connection: Connection, after: int, topics: Iterable[Topic], limit: int) -> list[Event]:
+    """Up to `limit` events of these topics that follow `after`, in order."""
+    rows = await connection.fetch(
+        "SELECT id, topic, payload FROM outbox WHERE id > $1 AND topic = ANY($2::text[]) ORDER BY id LIMIT $3",
+        after,
+        [topic.value for topic in topics],
+        limit,
+    )
+    return [Event(row["id"], Topic(row["topic"]), msgspec.json.decode(row["payload"])) for row in rows]
+
+
+async def forget_events(connection: Connection, retention: timedelta) -> int:
+    """Deletes what is older than `retention`, all but the newest of it: that row marks how far back one can resume."""
+    status = await connection.execute(
+        """
+        DELETE FROM outbox WHERE id < (SELECT max(id) FROM outbox WHERE created_at < now() - $1::interval)
+        """,
+        retention,
+    )
+    return int(status.split()[-1])

@@ -1,0 +1,56 @@
+"""What a resolver may reach: the rooms below, and loaders that live as long as one operation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, TypeAlias
+
+import msgspec
+import strawberry
+from strawberry.litestar import BaseContext
+
+from app.database import Database
+from app.events.fanout import Fanout
+from app.graphql.loaders import Loaders
+from app.history.machines import LivenessLimits
+from app.ingest.writer import Writer
+from app.instants import read_clock
+
+
+@dataclass(frozen=True)
+class Rooms:
+    """What `main` has wired together for the resolvers."""
+
+    database: Database
+    writer: Writer
+    fanout: Fanout
+    liveness: LivenessLimits
+
+
+class Context(BaseContext, kw_only=True):
+    """One per request, or one per WebSocket connection; `begin_operation` makes one per operation of it.
+
+    `now` is the same for all of an operation, so that parts of one answer agree. `connection_params` are the
+    WebSocket's: strawberry loses them where the field isn't declared.
+    """
+
+    rooms: Rooms
+    now: datetime
+    loaders: Loaders
+    connection_params: dict[str, Any] | None = None
+
+    @classmethod
+    def make(cls, rooms: Rooms) -> Context:
+        return cls(rooms=rooms, now=read_clock(), loaders=Loaders(rooms.database))
+
+    def begin_operation(self) -> Context:
+        return msgspec.structs.replace(self, now=read_clock(), loaders=Loaders(self.rooms.database))
+
+    def forget_loaded(self) -> None:
+        """Starts afresh within a subscription: what was loaded for one event is stale at the next."""
+        self.now = read_clock()
+        self.loaders = Loaders(self.rooms.database)
+
+
+Info: TypeAlias = strawberry.Info[Context, None]

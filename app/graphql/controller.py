@@ -1,0 +1,66 @@
+"""`/graphql`: POST and WebSocket (graphql-transport-ws), through Strawberry's controller for Litestar.
+
+No page is served for browsers: Strawberry's GraphiQL loads its scripts from a CDN, which a plant's network may not reach.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+from cross_web import HTTPException
+from litestar import Controller, Request, Response
+from litestar.background_tasks import BackgroundTasks
+from litestar.di import Provide
+from strawberry.litestar import make_graphql_controller
+from strawberry.subscriptions import GRAPHQL_TRANSPORT_WS_PROTOCOL
+
+from app.graphql.context import Context, Rooms
+from app.graphql.schema import make_schema
+
+
+def make_controller(rooms: Rooms) -> type[Controller]:
+    """A Litestar controller that serves the schema over these rooms."""
+
+    async def get_context() -> Context:
+        return Context.make(rooms)
+
+    base = make_graphql_controller(
+        make_schema(),
+        path="/graphql",
+        graphql_ide=None,
+        allow_queries_via_get=False,
+        context_getter=get_context,
+        subscription_protocols=(GRAPHQL_TRANSPORT_WS_PROTOCOL,),
+    )
+
+    class GraphQLController(base):  # type: ignore[misc, valid-type]  # made by a function, as Strawberry offers it
+        # Strawberry would make the empty response in a thread of its own.
+        dependencies = {**base.dependencies, "response": Provide(_make_response, sync_to_thread=False)}  # noqa: RUF012 - Litestar's way
+
+        def encode_json(self, data: object) -> bytes:
+            return msgspec.json.encode(data)
+
+        def decode_json(self, data: str | bytes) -> object:
+            try:
+                return msgspec.json.decode(data)
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+                # What Strawberry answers with 400.
+                raise json.JSONDecodeError(str(error), "", 0) from error
+
+        async def execute_request(
+            self, request: Request[Any, Any, Any], context: Any, root_value: Any
+        ) -> Response[Any]:
+            try:
+                response: Response[Any] = await self.run(request, context=context, root_value=root_value)
+            except HTTPException as error:
+                answer = {"errors": [{"message": error.reason, "extensions": {"code": "BAD_REQUEST"}}]}
+                return Response(answer, status_code=error.status_code)
+            return response
+
+    return GraphQLController
+
+
+def _make_response() -> Response[dict[str, object]]:
+    return Response({}, background=BackgroundTasks([]))

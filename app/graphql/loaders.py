@@ -1,0 +1,75 @@
+"""Relations, loaded for all their parents at once: one statement per relation, however many machines there are."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Hashable, Sequence
+from typing import TypeVar
+
+import msgspec
+from strawberry.dataloader import DataLoader
+
+from app.database import Database
+from app.history.machines import find_latest
+from app.history.pages import Clause, Page, PageRequest, TableShape, count_rows_by_machine, find_pages
+from app.history.series import SeriesColumns, SeriesQuestion, find_series
+from app.reading import StoredReading
+from app.registry import StoredMachine, find_machines
+
+Arguments = TypeVar("Arguments", bound=Hashable)
+Result = TypeVar("Result")
+
+
+class Loaders:
+    """The loaders of one operation. A key is a machine's id, or an id with what its field was asked."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self.machine: DataLoader[str, StoredMachine | None] = DataLoader(self._load_machines)
+        self.latest: DataLoader[str, StoredReading | None] = DataLoader(self._load_latest)
+        self.series: DataLoader[tuple[str, SeriesQuestion], list[SeriesColumns]] = DataLoader(self._load_series)
+        self.page: DataLoader[tuple[str, tuple[TableShape, PageRequest]], Page] = DataLoader(self._load_pages)
+        self.count: DataLoader[tuple[str, tuple[TableShape, Clause]], int] = DataLoader(self._load_counts)
+
+    async def _load_machines(self, machine_ids: list[str]) -> list[StoredMachine | None]:
+        found = await find_machines(machine_ids)
+        return [found.get(machine_id) for machine_id in machine_ids]
+
+    async def _load_latest(self, machine_ids: list[str]) -> list[StoredReading | None]:
+        found = await find_latest(self._database, machine_ids)
+        return [found.get(machine_id) for machine_id in machine_ids]
+
+    async def _load_series(self, keys: list[tuple[str, SeriesQuestion]]) -> list[list[SeriesColumns]]:
+        async def load(machine_ids: Sequence[str], question: SeriesQuestion) -> list[list[SeriesColumns]]:
+            asked = msgspec.structs.replace(question, machine_ids=tuple(machine_ids))
+            found = await find_series(self._database, asked)
+            return [[series for series in found if series.machine_id == machine_id] for machine_id in machine_ids]
+
+        return await _load_alike(keys, load)
+
+    async def _load_pages(self, keys: list[tuple[str, tuple[TableShape, PageRequest]]]) -> list[Page]:
+        async def load(machine_ids: Sequence[str], asked: tuple[TableShape, PageRequest]) -> list[Page]:
+            async with self._database.connection() as connection:
+                return await find_pages(connection, *asked, machine_ids)
+
+        return await _load_alike(keys, load)
+
+    async def _load_counts(self, keys: list[tuple[str, tuple[TableShape, Clause]]]) -> list[int]:
+        async def load(machine_ids: Sequence[str], asked: tuple[TableShape, Clause]) -> list[int]:
+            async with self._database.connection() as connection:
+                return await count_rows_by_machine(connection, *asked, machine_ids)
+
+        return await _load_alike(keys, load)
+
+
+async def _load_alike(
+    keys: Sequence[tuple[str, Arguments]], load: Callable[[Sequence[str], Arguments], Awaitable[list[Result]]]
+) -> list[Result]:
+    """Loads together what was asked alike: under aliases one field may be asked in several ways."""
+    groups: dict[Arguments, list[str]] = {}
+    for machine_id, arguments in keys:
+        groups.setdefault(arguments, []).append(machine_id)
+    loaded: dict[tuple[str, Arguments], Result] = {}
+    for arguments, machine_ids in groups.items():
+        for machine_id, result in zip(machine_ids, await load(machine_ids, arguments), strict=True):
+            loaded[machine_id, arguments] = result
+    return [loaded[key] for key in keys]

@@ -1,0 +1,111 @@
+"""The root of what can be asked."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Annotated
+
+import strawberry
+
+from app.graphql.context import Info
+from app.graphql.filters import (
+    MachineOrder,
+    MachineWhere,
+    MeasurementOrder,
+    MeasurementWhere,
+    order_machines,
+    order_measurements,
+    read_machine_where,
+    read_measurement_where,
+)
+from app.graphql.types import Connection, Fleet, Machine, Measurement, Series, Storage, wrap_measurements
+from app.history.columns import Fill
+from app.history.machines import find_fleet
+from app.history.pages import MACHINES, MEASUREMENTS, PageRequest, find_page
+from app.history.series import Aggregate, SeriesQuestion, find_series
+from app.migrations.state import list_migrations, read_state
+from app.registry import StoredMachine
+from app.timescale.catalogue import read_hypertables
+
+
+@strawberry.type
+class Query:
+    @strawberry.field
+    async def fleet(self, info: Info) -> Fleet:
+        rooms = info.context.rooms
+        return Fleet.view(await find_fleet(rooms.database, info.context.now, rooms.liveness))
+
+    @strawberry.field(description="Null where no such machine is registered.")
+    async def machine(self, info: Info, machine_id: strawberry.ID) -> Machine | None:
+        found = await info.context.loaders.machine.load(machine_id)
+        return None if found is None else Machine.view(found)
+
+    @strawberry.field(description="By machineId where no order is given.")
+    async def machines(
+        self,
+        info: Info,
+        where: MachineWhere | None = None,
+        order_by: list[MachineOrder] | None = None,
+        first: int | None = None,
+        after: str | None = None,
+        last: int | None = None,
+        before: str | None = None,
+    ) -> Connection[Machine]:
+        request = PageRequest(read_machine_where(where), order_machines(order_by), first, after, last, before)
+        async with info.context.rooms.database.connection() as connection:
+            page = await find_page(connection, MACHINES, request)
+        nodes = [Machine.view(StoredMachine(**row)) for row in page.rows]
+        return Connection.wrap(page, nodes, (MACHINES, request.where))
+
+    @strawberry.field(description="The newest first where no order is given.")
+    async def measurements(
+        self,
+        info: Info,
+        where: MeasurementWhere | None = None,
+        order_by: list[MeasurementOrder] | None = None,
+        first: int | None = None,
+        after: str | None = None,
+        last: int | None = None,
+        before: str | None = None,
+    ) -> Connection[Measurement]:
+        request = PageRequest(read_measurement_where(where), order_measurements(order_by), first, after, last, before)
+        async with info.context.rooms.database.connection() as connection:
+            page = await find_page(connection, MEASUREMENTS, request)
+        return wrap_measurements(page, request)
+
+    @strawberry.field(
+        description="One Series per machine and metric, in the order asked for; "
+        "no metrics named means all that the range holds."
+    )
+    async def series(
+        self,
+        info: Info,
+        machine_ids: list[strawberry.ID],
+        from_: Annotated[datetime, strawberry.argument(name="from")],
+        metrics: list[str] | None = None,
+        to: datetime | None = None,
+        bucket: timedelta | None = None,
+        aggregate: Aggregate = Aggregate.AVG,
+        fill: Fill = Fill.NONE,
+        max_points: int = 1000,
+    ) -> list[Series]:
+        question = SeriesQuestion(
+            machine_ids=tuple(machine_ids),
+            metrics=None if metrics is None else tuple(metrics),
+            start=from_,
+            end=to or info.context.now,
+            bucket=bucket,
+            aggregate=aggregate,
+            fill=fill,
+            max_points=max_points,
+        )
+        return [Series(columns=columns) for columns in await find_series(info.context.rooms.database, question)]
+
+    @strawberry.field(description="The database under the service: edition, hypertables, migrations.")
+    async def storage(self, info: Info) -> Storage:
+        database = info.context.rooms.database
+        async with database.connection() as connection:
+            size_bytes = await connection.fetchval("SELECT pg_database_size(current_database())")
+            hypertables = await read_hypertables(connection, database.edition)
+            migrations = await read_state(connection, list_migrations())
+        return Storage.view(database.edition, size_bytes, hypertables, migrations)

@@ -1,0 +1,95 @@
+"""The schema, and what happens around each operation."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from typing import Any
+from uuid import uuid4
+
+import strawberry
+from graphql import ExecutionResult as CoreResult
+from graphql import GraphQLError, GraphQLSyntaxError
+from strawberry.extensions import SchemaExtension
+from strawberry.schema.config import StrawberryConfig
+from strawberry.types import ExecutionResult
+from strawberry.types.execution import ExecutionContext
+
+from app.errors import RequestError
+from app.graphql.mutations import Mutation
+from app.graphql.queries import Query
+from app.graphql.scalars import SCALARS
+from app.graphql.subscriptions import Subscription
+
+logger = logging.getLogger(__name__)
+
+
+class OperationContext(SchemaExtension):
+    """Gives each operation a context of its own: a WebSocket has one context and many operations."""
+
+    def on_operation(self) -> Iterator[None]:
+        self.execution_context.context = self.execution_context.context.begin_operation()
+        yield
+
+
+class CodedErrors(SchemaExtension):
+    """Gives every error its `extensions.code`, and hides what no one foresaw behind an id that the log has too."""
+
+    def on_operation(self) -> Iterator[None]:
+        yield
+        self._code(self.execution_context.result)
+
+    def on_stream_result(self, result: Any) -> Iterator[None]:
+        self._code(result)
+        yield
+
+    def _code(self, result: object) -> None:
+        if isinstance(result, (ExecutionResult, CoreResult)) and result.errors:
+            result.errors = [_code_error(error) for error in result.errors]
+
+
+def _code_error(error: GraphQLError) -> GraphQLError:
+    original = error.original_error
+    while isinstance(original, GraphQLError):
+        original = original.original_error
+    if (error.extensions or {}).get("code"):
+        return error
+    if isinstance(original, RequestError):
+        extensions = original.extensions
+        message = error.message
+    elif original is None:
+        # graphql-core's own: about the document, or about the variables that came with it.
+        code = "GRAPHQL_PARSE_FAILED" if isinstance(error, GraphQLSyntaxError) else "GRAPHQL_VALIDATION_FAILED"
+        extensions = {"code": code}
+        message = error.message
+    else:
+        correlation_id = uuid4().hex
+        logger.error("Unforeseen error %s at %s", correlation_id, error.path, exc_info=original)
+        extensions = {"code": "INTERNAL", "correlationId": correlation_id}
+        message = "Something went wrong inside the service; its log has it under the correlationId."
+    return GraphQLError(
+        message,
+        nodes=error.nodes,
+        source=error.source,
+        positions=error.positions,
+        path=error.path,
+        extensions=extensions,
+    )
+
+
+class Schema(strawberry.Schema):
+    """Strawberry's, less its logging of every error with a stack trace: CodedErrors logs those that matter."""
+
+    def process_errors(self, errors: list[GraphQLError], execution_context: ExecutionContext | None = None) -> None:
+        """Called by Strawberry with errors that are logged elsewhere."""
+
+
+def make_schema() -> Schema:
+    """The schema that is served, and that schema.graphql shows."""
+    return Schema(
+        query=Query,
+        mutation=Mutation,
+        subscription=Subscription,
+        config=StrawberryConfig(scalar_map=SCALARS),
+        extensions=[OperationContext, CodedErrors],
+    )

@@ -1,0 +1,1 @@
+"""Takes readings in: `message` checks them, `endpoint` receives them, `writer` commits them."""

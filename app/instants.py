@@ -1,0 +1,21 @@
+"""Instants as whole microseconds since 1970-01-01T00:00:00Z, exactly; PostgreSQL keeps no more than microseconds. Pure."""
+
+from datetime import UTC, datetime, timedelta
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+def to_microseconds(instant: datetime) -> int:
+    """Microseconds since 1970 of an aware datetime."""
+    return (instant - EPOCH) // _MICROSECOND
+
+
+def from_microseconds(microseconds: int) -> datetime:
+    """The instant in UTC. Raises OverflowError outside the years 1 to 9999."""
+    return EPOCH + timedelta(microseconds=microseconds)
+
+
+def read_clock() -> datetime:
+    """Now, in UTC."""
+    return datetime.now(UTC)

@@ -1,0 +1,146 @@
+"""`create_app`: the one place that wires the rooms together.
+
+Starting creates nothing in the database. It opens the pool, finds out the edition, and refuses to run on a schema that
+isn't exactly the code's: the process then ends with exit code 3 (uvicorn's for a failed startup) and one clear sentence.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+from litestar import Litestar
+from litestar.exceptions import HTTPException
+from litestar.logging import LoggingConfig
+
+from app.database import Database
+from app.embedded import open_embedded
+from app.errors import AurumError, RequestError, SettingsError
+from app.events.fanout import Fanout
+from app.events.listener import Listener
+from app.events.pruner import prune_outbox
+from app.graphql.context import Rooms
+from app.graphql.controller import make_controller
+from app.history.machines import LivenessLimits
+from app.ingest.endpoint import make_router as make_ingest_router
+from app.ingest.writer import Writer
+from app.migrations.state import require_schema
+from app.ops.answers import answer_http_error, answer_request_error, answer_unforeseen_error
+from app.ops.health import make_router as make_health_router
+from app.piccolo_app import APP_CONFIG
+from app.settings import Settings, find_unknown, load_settings, read_environment
+
+logger = logging.getLogger(__name__)
+
+
+class Service(Litestar):
+    """Litestar, less the stack trace when it refuses to start: the server logs the sentence and exits."""
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        async def send_plainly(message: Any) -> None:
+            error = self.state.get("startup_error")
+            if message["type"] == "lifespan.startup.failed" and error is not None:
+                message = {**message, "message": f"{error.code}: {error}"}
+            await send(message)
+
+        await super().__call__(scope, receive, send_plainly if scope["type"] == "lifespan" else send)
+
+
+def create_app(settings: Settings | None = None) -> Litestar:
+    """The service, by default with the settings of the environment and `.env`.
+
+    A setting that can't be right ends the process with one line for each.
+    """
+    if settings is None:
+        environ = read_environment()
+        try:
+            settings = load_settings(environ)
+        except SettingsError as error:
+            sys.exit(f"{error.code}: {error}")
+        unknown = find_unknown(environ)
+    else:
+        unknown = []
+
+    database = Database(
+        timescale=settings.timescale.value,
+        pool_size=settings.pool_size,
+        statement_timeout=settings.statement_timeout,
+    )
+    writer = Writer(database)
+    fanout = Fanout()
+    rooms = Rooms(
+        database=database,
+        writer=writer,
+        fanout=fanout,
+        liveness=LivenessLimits(settings.stale_after, settings.silent_after),
+    )
+    tables = [table._meta.tablename for table in APP_CONFIG.table_classes]  # noqa: SLF001 - Piccolo's documented way to a table's name
+
+    @asynccontextmanager
+    async def run(app: Litestar) -> AsyncIterator[None]:
+        for name in unknown:
+            logger.warning("%s is not a setting of AurumAI, and is ignored.", name)
+        async with AsyncExitStack() as stack:
+            try:
+                dsn = await _find_dsn(settings, stack)
+                await database.open(dsn)
+                stack.push_async_callback(database.close)
+                database.bind(APP_CONFIG.table_classes)
+                async with database.connection() as connection:
+                    await require_schema(connection, tables)
+                listener = Listener(database, fanout)
+                await listener.start()
+                stack.push_async_callback(listener.stop)
+            except AurumError as error:
+                app.state.startup_error = error
+                raise
+            pruner = asyncio.create_task(prune_outbox(database, settings.outbox_retention), name="outbox pruner")
+            stack.push_async_callback(_cancel, pruner)
+            logger.info("AurumAI runs on %s.", database.edition)
+            yield
+
+    return Service(
+        route_handlers=[
+            make_controller(rooms),
+            make_ingest_router(writer),
+            make_health_router(database, tables),
+        ],
+        lifespan=[run],
+        exception_handlers={
+            RequestError: answer_request_error,
+            HTTPException: answer_http_error,
+            Exception: answer_unforeseen_error,
+        },
+        request_max_body_size=settings.max_body_bytes,
+        openapi_config=None,
+        logging_config=_configure_logs(settings.log_level.value.upper()),
+    )
+
+
+async def _find_dsn(settings: Settings, stack: AsyncExitStack) -> str:
+    if settings.database_url is not None:
+        return settings.database_url
+    server = await asyncio.to_thread(open_embedded, settings.data_dir, settings.pg_bin)
+    stack.push_async_callback(asyncio.to_thread, server.release)
+    logger.info("%s", server.description)
+    return server.dsn
+
+
+async def _cancel(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+def _configure_logs(level: str) -> LoggingConfig:
+    return LoggingConfig(
+        version=1,
+        configure_root_logger=False,
+        log_exceptions="never",  # our handlers of errors log what is worth it, once
+        formatters={"plain": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
+        handlers={"stderr": {"class": "logging.StreamHandler", "formatter": "plain"}},
+        loggers={"app": {"level": level, "handlers": ["stderr"], "propagate": False}},
+    )

@@ -1,0 +1,51 @@
+"""Applies and reverses the migrations of the Piccolo project: one runner at a time, all of a run or nothing.
+
+Piccolo has no lock, and records a migration outside the transaction that it ran in. One outer transaction with an
+advisory lock absorbs Piccolo's own and gives both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from piccolo.apps.migrations.commands.backwards import run_backwards
+from piccolo.apps.migrations.commands.forwards import run_forwards
+
+from app.database import Engine, translate_errors
+from app.errors import MigrationFailed
+from app.migrations.state import APP_NAME
+
+# Any number will do, as long as it never changes: old and new runners must ask for the same lock.
+LOCK = 4_727_201_001
+
+# A DDL statement that waits for a long reader makes everyone else wait behind it: rather fail, and be run again.
+LOCK_TIMEOUT = "4s"
+
+
+async def apply_migrations(engine: Engine, say: Callable[[str], None]) -> None:
+    """Applies whatever is pending. Raises MigrationFailed; then the database is as it was."""
+    async with _run_alone(engine, say):
+        result = await run_forwards(APP_NAME)
+        if not result.success:
+            raise MigrationFailed(result.message or "Piccolo did not say why.")
+
+
+async def reverse_migrations(engine: Engine, migration_id: str, say: Callable[[str], None]) -> None:
+    """Reverses the newest migrations down to and including `migration_id` ("1": the newest, "all": every one)."""
+    async with _run_alone(engine, say):
+        result = await run_backwards(APP_NAME, migration_id, auto_agree=True)
+        if not result.success:
+            raise MigrationFailed(result.message or "Piccolo did not say why.")
+
+
+@asynccontextmanager
+async def _run_alone(engine: Engine, say: Callable[[str], None]) -> AsyncIterator[None]:
+    with translate_errors():
+        async with engine.transaction() as transaction:
+            connection = transaction.connection
+            if not await connection.fetchval("SELECT pg_try_advisory_xact_lock($1)", LOCK):
+                say("Another migration is running on this database; waiting for it to end.")
+                await connection.execute(f"SELECT pg_advisory_xact_lock({LOCK})")
+            await connection.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
+            yield

@@ -1,0 +1,99 @@
+"""Which migrations a database has, against which the code knows. Reads only; creates nothing, imports no migration."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from app.database import Connection
+from app.errors import SchemaAhead, SchemaBehind, SchemaForeign
+
+APP_NAME = "app"
+FOLDER = Path(__file__).parents[2] / "piccolo_migrations"
+
+_ID = re.compile(r'^ID = "([^"]+)"$', re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class MigrationState:
+    """Ids in the order in which they are applied. `unknown` are in the database and in no file."""
+
+    applied: tuple[str, ...]
+    pending: tuple[str, ...]
+    unknown: tuple[str, ...]
+
+
+def list_migrations(folder: Path = FOLDER) -> tuple[str, ...]:
+    """The ids of the migration files, in order."""
+    found = (_ID.search(path.read_text(encoding="utf-8")) for path in folder.glob("*.py"))
+    return tuple(sorted(match.group(1) for match in found if match))
+
+
+async def read_state(connection: Connection, known: tuple[str, ...]) -> MigrationState:
+    """Compares the database's bookkeeping with `known`. Raises SchemaForeign when that table isn't Piccolo's."""
+    columns = await connection.fetch(
+        """
+        SELECT attname FROM pg_attribute
+        WHERE attrelid = to_regclass('migration') AND attnum > 0 AND NOT attisdropped
+        """
+    )
+    names = {row["attname"] for row in columns}
+    if not names:
+        return MigrationState((), known, ())
+    if not {"name", "app_name", "ran_on"} <= names:
+        raise SchemaForeign(
+            "The database has a table \"migration\" that isn't Piccolo's: "
+            "another program lives here. Give AurumAI a database of its own."
+        )
+    rows = await connection.fetch("SELECT name FROM migration WHERE app_name = $1 ORDER BY name", APP_NAME)
+    recorded = {str(row["name"]) for row in rows}
+    return MigrationState(
+        applied=tuple(name for name in known if name in recorded),
+        pending=tuple(name for name in known if name not in recorded),
+        unknown=tuple(sorted(recorded - set(known))),
+    )
+
+
+async def require_schema(connection: Connection, tables: Iterable[str]) -> MigrationState:
+    """The state, when the database is exactly where the code expects it.
+
+    Raises SchemaBehind, SchemaAhead or SchemaForeign, each saying what to do. `tables` are the names that the
+    migrations create: some of them in a database without any migration were made by somebody else.
+    """
+    known = list_migrations()
+    state = await read_state(connection, known)
+    if not state.applied and not state.unknown:
+        existing = await connection.fetch(
+            "SELECT name FROM unnest($1::text[]) AS name WHERE to_regclass(quote_ident(name)) IS NOT NULL ORDER BY name",
+            list(tables),
+        )
+        if existing:
+            names = ", ".join(row["name"] for row in existing)
+            raise SchemaForeign(
+                f"The database has tables that AurumAI's migrations did not make ({names}): "
+                "give AurumAI a database of its own."
+            )
+    if state.unknown:
+        newest = state.unknown[-1]
+        if state.pending:
+            raise SchemaForeign(
+                f"The database has migrations that this code doesn't know (the newest is {newest}) and lacks some that "
+                f"it does (the first is {state.pending[0]}): they come from different branches. Run the code that the "
+                "database was migrated with."
+            )
+        raise SchemaAhead(
+            f"The database is ahead of this code: it has {_count(state.unknown)} that the code doesn't know, the newest "
+            f"is {newest}. Run the newer code, or go back with it: invoke migrate-to --id {known[-1] if known else 'all'}."
+        )
+    if state.pending:
+        raise SchemaBehind(
+            f"The database is behind this code: {_count(state.pending)} not applied, the first is {state.pending[0]}. "
+            "Run: invoke migrate"
+        )
+    return state
+
+
+def _count(names: tuple[str, ...]) -> str:
+    return f"{len(names)} migration{'' if len(names) == 1 else 's'}"

@@ -1,0 +1,203 @@
+"""What can be set, from the environment and `.env`; the environment wins.
+
+`load_settings` is called by `main`, `piccolo_conf` and `tasks` alone; everyone else is handed values. A setting that
+can't be right is refused with its name, what was given (never a secret's value) and what would be right.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from datetime import timedelta
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+import msgspec
+from dotenv import dotenv_values
+from msgspec import Meta
+
+from app.errors import SettingsError
+
+
+class Environment(Enum):
+    DEVELOPMENT = "development"
+    PRODUCTION = "production"
+
+
+class TimescalePolicy(Enum):
+    """What the service does about TimescaleDB: use it where it's there, refuse to run without it, leave it alone."""
+
+    AUTO = "auto"
+    REQUIRE = "require"
+    OFF = "off"
+
+
+class LogLevel(Enum):
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+_SECRET = {"secret": True}
+
+Port = Annotated[int, Meta(ge=1, le=65535)]
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """One field per environment variable: `database_url` is DATABASE_URL, any other `name` is AURUM_NAME."""
+
+    database_url: Annotated[
+        str | None,
+        Meta(
+            description="The PostgreSQL to use: postgresql://user:password@host:port/database. "
+            "Unset: an embedded server in AURUM_DATA_DIR, for development only.",
+            examples=["postgresql://aurum:password@127.0.0.1:5432/aurum"],
+            extra=_SECRET,
+        ),
+    ] = None
+    env: Annotated[Environment, Meta(description="development or production. Production has no embedded server.")] = (
+        Environment.DEVELOPMENT
+    )
+    host: Annotated[str, Meta(description="The address that the service listens on.", min_length=1)] = "127.0.0.1"
+    port: Annotated[Port, Meta(description="The port that the service listens on.")] = 8000
+    timescale: Annotated[
+        TimescalePolicy,
+        Meta(
+            description="auto uses TimescaleDB where the server has it, require refuses to run without it, "
+            "off leaves it alone."
+        ),
+    ] = TimescalePolicy.AUTO
+    data_dir: Annotated[Path, Meta(description="Where the embedded server keeps its data.")] = Path(".aurum")
+    pg_bin: Annotated[
+        Path | None,
+        Meta(
+            description="The folder with the PostgreSQL programs (postgres, initdb, pg_ctl) that the embedded server "
+            "is to use. Unset: an installed PostgreSQL with TimescaleDB, else the one from PyPI.",
+            examples=["/usr/lib/postgresql/17/bin"],
+        ),
+    ] = None
+    pool_size: Annotated[
+        Annotated[int, Meta(ge=1, le=1000)], Meta(description="How many database connections one process may hold.")
+    ] = 10
+    statement_timeout: Annotated[
+        timedelta, Meta(description="How long one SQL statement of a request may run (ISO 8601 duration).")
+    ] = timedelta(seconds=30)
+    max_body_bytes: Annotated[
+        Annotated[int, Meta(ge=1024)], Meta(description="How large the body of a request may be, in bytes.")
+    ] = 16 * 1024 * 1024
+    stale_after: Annotated[
+        timedelta, Meta(description="A machine whose newest reading is older than this is STALE (ISO 8601 duration).")
+    ] = timedelta(minutes=2)
+    silent_after: Annotated[
+        timedelta, Meta(description="A machine whose newest reading is older than this is SILENT (ISO 8601 duration).")
+    ] = timedelta(minutes=15)
+    outbox_retention: Annotated[
+        timedelta,
+        Meta(description="How long events are kept, so that a subscription can resume (ISO 8601 duration)."),
+    ] = timedelta(days=1)
+    log_level: Annotated[LogLevel, Meta(description="debug, info, warning or error.")] = LogLevel.INFO
+
+
+def name_variable(field: str) -> str:
+    """The environment variable of a field of Settings."""
+    return "DATABASE_URL" if field == "database_url" else f"AURUM_{field.upper()}"
+
+
+def find_unknown(environ: Mapping[str, str | None]) -> list[str]:
+    """Names that look like ours and aren't: most often a slip of the pen. AURUM_TEST_* belongs to the tests."""
+    known = {name_variable(field) for field in Settings.__struct_fields__}
+    return sorted(
+        name
+        for name in environ
+        if name.startswith("AURUM_") and name not in known and not name.startswith(("AURUM_TEST_", "AURUM_CI_"))
+    )
+
+
+def read_environment(env_file: Path = Path(".env")) -> dict[str, str]:
+    """The variables of `.env`, if it's there, and over them those of the process. An empty one counts as unset."""
+    merged = {**dotenv_values(env_file), **os.environ}
+    return {name: value for name, value in merged.items() if value}
+
+
+def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
+    """Settings from `environ`, by default the process's and `.env`.
+
+    Raises SettingsError with one line for each variable that can't be right.
+    """
+    if environ is None:
+        environ = read_environment()
+    given: dict[str, Any] = {}
+    problems: list[str] = []
+    for field in msgspec.structs.fields(Settings):
+        variable = name_variable(field.name)
+        text = environ.get(variable)
+        if text is None:
+            continue
+        try:
+            given[field.name] = msgspec.convert(
+                _fold_enum(text, field.type), field.type, strict=False, dec_hook=_decode
+            )
+        except msgspec.ValidationError as error:
+            problems.append(f"{variable} is {_quote(text, field.type)}: {_explain(error, field.type)}")
+    if not problems:
+        problems.extend(_check_together(settings := Settings(**given)))
+    if problems:
+        raise SettingsError("\n".join(problems))
+    return settings
+
+
+def _check_together(settings: Settings) -> Iterator[str]:
+    if settings.database_url is None:
+        if settings.env is Environment.PRODUCTION:
+            yield (
+                "DATABASE_URL is not set: AURUM_ENV=production has no embedded server, "
+                "set it to postgresql://user:password@host:port/database."
+            )
+    elif urlsplit(settings.database_url).scheme not in {"postgresql", "postgres"}:
+        yield "DATABASE_URL is not a PostgreSQL URL: it must look like postgresql://user:password@host:port/database."
+    for name in ("statement_timeout", "stale_after", "silent_after", "outbox_retention"):
+        if getattr(settings, name) <= timedelta(0):
+            yield f"{name_variable(name)} must be longer than nothing, such as PT30S."
+    if settings.silent_after <= settings.stale_after:
+        yield "AURUM_SILENT_AFTER must be longer than AURUM_STALE_AFTER."
+
+
+def _metas(annotation: Any) -> Iterator[Meta]:
+    yield from (item for item in getattr(annotation, "__metadata__", ()) if isinstance(item, Meta))
+
+
+def _plain(annotation: Any) -> Any:
+    return getattr(annotation, "__origin__", annotation)
+
+
+def is_secret(annotation: Any) -> bool:
+    """Whether a field's value must never be shown."""
+    return any((meta.extra or {}).get("secret", False) for meta in _metas(annotation))
+
+
+def _quote(text: str, annotation: Any) -> str:
+    return "a secret, not shown" if is_secret(annotation) else repr(text)
+
+
+def _fold_enum(text: str, annotation: Any) -> str:
+    kind = _plain(annotation)
+    return text.lower() if isinstance(kind, type) and issubclass(kind, Enum) else text
+
+
+def _decode(kind: type, value: Any) -> Any:
+    # The one type of Settings that msgspec doesn't know.
+    if kind is Path:
+        return Path(value)
+    raise TypeError(f"no setting is a {kind}")
+
+
+def _explain(error: msgspec.ValidationError, annotation: Any) -> str:
+    kind = _plain(annotation)
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        return f"must be one of {', '.join(member.value for member in kind)}."
+    if kind is timedelta:
+        return "must be an ISO 8601 duration, such as PT30S, PT5M or P1D."
+    return f"{str(error).replace('`', '')}."

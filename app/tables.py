@@ -1,0 +1,162 @@
+"""The tables, each declared once; a migration in piccolo_migrations/ follows from every change here.
+
+Telemetry is keyed by (machine_id, timestamp): the machine first, because every question is about machines. Its time
+columns carry a second index where a query reads all machines in order of time. All times are timestamptz. Columns
+without a default of their own say `default=None`, or Piccolo would put '' or 0 there for whoever forgets them.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from piccolo.columns import (
+    JSONB,
+    UUID,
+    BigSerial,
+    Boolean,
+    DoublePrecision,
+    ForeignKey,
+    OnDelete,
+    OnUpdate,
+    Text,
+    Timestamptz,
+)
+from piccolo.columns.defaults.uuid import UUID4
+from piccolo.constraints import Check
+from piccolo.table import Table
+
+from app.timescale.hypertable import Hypertable
+from app.timescale.keys import CompositeKey, KeyTimestamptz, PrimaryKey
+
+_SEVERITIES = "'LOW', 'MEDIUM', 'HIGH', 'CRITICAL'"
+_ALERT_TYPES = "'ANOMALY', 'PREDICTION', 'THRESHOLD', 'ESG', 'SILENCE'"
+
+
+class Machine(Table, tablename="machines"):
+    """A machine that sends readings. Never deleted: retiring it sets `operational` to false and keeps its history."""
+
+    machine_id = Text(primary_key=True, default=None)
+    machine_type = Text(default=None)
+    location = Text(default=None)
+    operational = Boolean(default=True)
+    created_at = Timestamptz()
+    updated_at = Timestamptz()
+
+    machines_machine_id_not_empty = Check("machine_id <> ''")
+
+
+class RawMeasurement(CompositeKey, Table, tablename="raw_measurements"):
+    """A reading: what a machine measured at one instant, as {metric name: finite number}."""
+
+    machine_id = ForeignKey(Machine, on_delete=OnDelete.restrict, on_update=OnUpdate.restrict, null=False, default=None)
+    # index: GraphQL `measurements` over all machines, newest first, and the fleet's newest readings
+    timestamp = KeyTimestamptz(primary_key=True, default=None, index=True)
+    metrics = JSONB(default=None)
+    created_at = Timestamptz()
+
+    # key: `series`, `latest`, and the merge of a reading that arrives again
+    raw_measurements_pkey = PrimaryKey([machine_id, timestamp])
+    raw_measurements_metrics_object = Check("jsonb_typeof(metrics) = 'object'")
+
+    hypertable = Hypertable("timestamp", timedelta(days=1))
+
+
+class Feature(CompositeKey, Table, tablename="features"):
+    """What was computed of the window of readings that ends at `timestamp`."""
+
+    machine_id = ForeignKey(Machine, on_delete=OnDelete.restrict, on_update=OnUpdate.restrict, null=False, default=None)
+    # index: GraphQL `features` over all machines, newest first
+    timestamp = KeyTimestamptz(primary_key=True, default=None, index=True)
+    features = JSONB(default=None)
+    created_at = Timestamptz()
+
+    # key: a machine's features over a range
+    features_pkey = PrimaryKey([machine_id, timestamp])
+    features_features_object = Check("jsonb_typeof(features) = 'object'")
+
+
+class Prediction(CompositeKey, Table, tablename="predictions"):
+    """What one version of a model expected of a machine at one instant."""
+
+    # index: one prediction by its public id. Unique by its making; a hypertable can't enforce it without the time.
+    prediction_id = UUID(default=UUID4(), index=True)
+    machine_id = ForeignKey(Machine, on_delete=OnDelete.restrict, on_update=OnUpdate.restrict, null=False, default=None)
+    # index: GraphQL `predictions` over all machines, newest first
+    timestamp = KeyTimestamptz(primary_key=True, default=None, index=True)
+    risk_score = DoublePrecision(default=None)
+    failure_probability = DoublePrecision(default=None, null=True)
+    maintenance_hours = DoublePrecision(default=None, null=True)
+    failure_type = Text(default=None, null=True)
+    confidence = DoublePrecision(default=None, null=True)
+    model_version = Text(default=None)
+    features_used = JSONB(default=None)
+    created_at = Timestamptz()
+
+    # key: a machine's newest prediction, and a prediction that is recorded again
+    predictions_pkey = PrimaryKey([machine_id, timestamp, model_version])
+    predictions_risk_score_range = Check("risk_score BETWEEN 0 AND 1")
+    predictions_failure_probability_range = Check("failure_probability BETWEEN 0 AND 1")
+    predictions_confidence_range = Check("confidence BETWEEN 0 AND 1")
+
+    hypertable = Hypertable("timestamp", timedelta(days=7))
+
+
+class EsgRecord(CompositeKey, Table, tablename="esg_records"):
+    """What a machine emitted: kilograms of CO2 equivalent at one instant and since its first record."""
+
+    machine_id = ForeignKey(Machine, on_delete=OnDelete.restrict, on_update=OnUpdate.restrict, null=False, default=None)
+    # index: GraphQL `esgRecords` over all machines, newest first
+    timestamp = KeyTimestamptz(primary_key=True, default=None, index=True)
+    instant_co2eq_kg = DoublePrecision(default=None)
+    cumulative_co2eq_kg = DoublePrecision(default=None)
+    fuel_rate_lh = DoublePrecision(default=None, null=True)
+    power_consumption_kw = DoublePrecision(default=None, null=True)
+    efficiency_score = DoublePrecision(default=None, null=True)
+    factors = JSONB(default=None)
+    metadata = JSONB(default=None, null=True)
+    created_at = Timestamptz()
+
+    # key: a machine's records over a range
+    esg_records_pkey = PrimaryKey([machine_id, timestamp])
+
+    hypertable = Hypertable("timestamp", timedelta(days=7))
+
+
+class Alert(Table, tablename="alerts"):
+    """Something about a machine that a person should see, and what they did about it."""
+
+    id = BigSerial(primary_key=True)
+    # index: a machine's alerts
+    machine_id = ForeignKey(
+        Machine, on_delete=OnDelete.restrict, on_update=OnUpdate.restrict, null=False, default=None, index=True
+    )
+    # index: GraphQL `alerts` over all machines, newest first
+    timestamp = Timestamptz(index=True)
+    alert_type = Text(default=None)
+    severity = Text(default=None)
+    cause = Text(default=None)
+    title = Text(default=None)
+    description = Text(default=None, null=True)
+    evidence = JSONB(default="{}")
+    cleared_at = Timestamptz(default=None, null=True)
+    acknowledged_at = Timestamptz(default=None, null=True)
+    acknowledged_by = Text(default=None, null=True)
+    resolved_at = Timestamptz(default=None, null=True)
+    resolved_by = Text(default=None, null=True)
+    shelved_at = Timestamptz(default=None, null=True)
+    shelved_by = Text(default=None, null=True)
+    shelved_until = Timestamptz(default=None, null=True)
+    created_at = Timestamptz()
+
+    alerts_alert_type_known = Check(f"alert_type IN ({_ALERT_TYPES})")
+    alerts_severity_known = Check(f"severity IN ({_SEVERITIES})")
+
+
+class Outbox(Table, tablename="outbox"):
+    """What happened, written in the transaction that made it happen, told to subscribers in the order of `id`."""
+
+    id = BigSerial(primary_key=True)
+    topic = Text(default=None)
+    payload = JSONB(default=None)
+    # index: what is old enough to be forgotten
+    created_at = Timestamptz(index=True)

