@@ -20,7 +20,7 @@ from asyncpg.pool import PoolConnectionProxy
 from piccolo.engine.postgres import PostgresEngine, PostgresTransaction
 from piccolo.table import Table
 
-from app.errors import DatabaseUnavailable, EditionMissing, QueryTimeout, StartupRefused
+from app.errors import DatabaseUnavailable, EditionMissing, InvalidInput, QueryTimeout, StartupRefused
 
 Connection: TypeAlias = "PoolConnectionProxy[asyncpg.Record] | asyncpg.Connection[asyncpg.Record]"
 
@@ -120,6 +120,12 @@ def make_engine(dsn: str, *, timescale: str, statement_timeout: timedelta | None
     return Engine(config={"dsn": dsn, "server_settings": session, "timeout": CONNECT_TIMEOUT})
 
 
+async def connect(dsn: str) -> Connection:
+    """One connection outside any pool. Raises DatabaseUnavailable, saying why in a word."""
+    with explain_refusal():
+        return await asyncpg.connect(dsn, timeout=CONNECT_TIMEOUT, server_settings={"timezone": "UTC"})
+
+
 class Database:
     """A pool of connections to one server, open between `open` and `close`."""
 
@@ -149,12 +155,8 @@ class Database:
         old, EditionMissing when AURUM_TIMESCALE=require and there is no TimescaleDB.
         """
         self._engine = make_engine(dsn, timescale=self._timescale, statement_timeout=self._statement_timeout)
-        try:
+        with explain_refusal():
             await self._engine.start_connection_pool(min_size=1, max_size=self._pool_size)
-        except (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError) as error:
-            raise DatabaseUnavailable(f"The database refuses the login of DATABASE_URL: {error}.") from error
-        except UNREACHABLE as error:
-            raise DatabaseUnavailable(f"The database of DATABASE_URL can't be reached: {error}.") from error
         async with self.connection() as connection:
             self._edition = await probe_edition(connection, timescale=self._timescale)
 
@@ -192,6 +194,18 @@ class Database:
 
 
 @contextmanager
+def explain_refusal() -> Iterator[None]:
+    """Turns what can go wrong with a first connection into DatabaseUnavailable with a reason for the operator."""
+    try:
+        yield
+    except (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError) as error:
+        raise DatabaseUnavailable(f"The database refuses the login of DATABASE_URL: {error}.") from error
+    except UNREACHABLE as error:
+        reason = str(error) or type(error).__name__
+        raise DatabaseUnavailable(f"The database of DATABASE_URL can't be reached: {reason}.") from error
+
+
+@contextmanager
 def translate_errors() -> Iterator[None]:
     """Turns what asyncpg raises for a server that is away or slow into DatabaseUnavailable and QueryTimeout."""
     try:
@@ -200,6 +214,8 @@ def translate_errors() -> Iterator[None]:
         raise QueryTimeout(
             "The database took too long and was stopped: ask for less, or raise AURUM_STATEMENT_TIMEOUT."
         ) from error
+    except (asyncpg.CharacterNotInRepertoireError, asyncpg.UntranslatableCharacterError) as error:
+        raise InvalidInput("A text has a character that can't be stored or looked for, such as NUL.") from error
     except UNREACHABLE as error:
         if isinstance(error, ValueError):  # asyncpg's DataError is an InterfaceError too: a bug of ours, not an outage
             raise

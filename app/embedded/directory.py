@@ -53,6 +53,11 @@ class Directory:
         return self.root / "start.lock"
 
     @property
+    def release_lock(self) -> Path:
+        """Alone by whoever has released a share and finds out whether it was the last."""
+        return self.root / "release.lock"
+
+    @property
     def keeper_lock(self) -> Path:
         """Alone by the keeper, for its life."""
         return self.root / "keeper.lock"

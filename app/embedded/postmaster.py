@@ -132,7 +132,7 @@ def _run_keeper(directory: Directory, words: list[str], pass_fds: Sequence[int] 
         check=False,
     )
     if done.returncode != 0:
-        reason = (done.stderr.strip().splitlines() or ["it didn't say why"])[-1]
+        reason = (done.stderr.strip().splitlines() or [f"it ended with {done.returncode}"])[-1]
         raise EmbeddedServerError(f"The process that keeps PostgreSQL for {directory.root} could not start: {reason}.")
 
 

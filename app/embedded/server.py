@@ -92,8 +92,10 @@ def open_embedded(data_dir: Path, pg_bin: Path | None = None, *, progress: Progr
         share = _take_share(directory, tell)
         try:
             return _open(directory, pg_bin, tell, share)
-        except BaseException:
+        except BaseException as error:
             os.close(share)
+            if isinstance(error, Exception):  # Ctrl+C doesn't wait for what the keeper does by itself
+                _stop_unused(directory)
             raise
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
@@ -200,18 +202,27 @@ def _hold_start(directory: Directory, tell: Progress) -> Iterator[None]:
 
 
 def _stop_unused(directory: Directory) -> None:
+    """Stop the server unless somebody uses it; give up after RELEASE_SECONDS."""
     deadline = time.monotonic() + RELEASE_SECONDS
-    while time.monotonic() < deadline:
-        if (alone := try_lock(directory.users_lock, Hold.ALONE)) is not None:
-            try:
-                stop_server(directory, [(signal.SIGINT, deadline - time.monotonic())])
-            finally:
-                os.close(alone)
+    # One at a time: two who look at once would each take the other for a user.
+    while (looking := try_lock(directory.release_lock, Hold.ALONE)) is None:
+        if time.monotonic() > deadline:
             return
-        if (together := try_lock(directory.users_lock, Hold.SHARED)) is not None:
-            os.close(together)  # others use it
-            return
-        pause()  # its keeper is stopping it
+        pause()
+    try:
+        while time.monotonic() < deadline:
+            if (alone := try_lock(directory.users_lock, Hold.ALONE)) is not None:
+                try:
+                    stop_server(directory, [(signal.SIGINT, deadline - time.monotonic())])
+                finally:
+                    os.close(alone)
+                return
+            if (together := try_lock(directory.users_lock, Hold.SHARED)) is not None:
+                os.close(together)  # others use it
+                return
+            pause()  # its keeper is stopping it
+    finally:
+        os.close(looking)
 
 
 class _Patience:

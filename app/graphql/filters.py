@@ -11,33 +11,25 @@ import strawberry
 from app.history.pages import MACHINES, MEASUREMENTS, Clause, Ordering, TableShape
 
 
-@strawberry.input
+@strawberry.input(description="Conditions on an id; all that are given must hold.")
 class IdFilter:
-    """Conditions on an id; all that are given must hold."""
-
     eq: strawberry.ID | None = None
     in_: list[strawberry.ID] | None = strawberry.field(name="in", default=None)
 
 
-@strawberry.input
+@strawberry.input(description="Conditions on a text; all that are given must hold.")
 class StringFilter:
-    """Conditions on a text; all that are given must hold."""
-
     eq: str | None = None
     in_: list[str] | None = strawberry.field(name="in", default=None)
 
 
-@strawberry.input
+@strawberry.input(description="A condition on a truth value.")
 class BooleanFilter:
-    """A condition on a truth value."""
-
     eq: bool | None = None
 
 
-@strawberry.input
+@strawberry.input(description="Conditions on an instant; all that are given must hold.")
 class DateTimeFilter:
-    """Conditions on an instant; all that are given must hold."""
-
     eq: datetime | None = None
     gt: datetime | None = None
     gte: datetime | None = None
@@ -45,10 +37,8 @@ class DateTimeFilter:
     lte: datetime | None = None
 
 
-@strawberry.input
+@strawberry.input(description="Conditions on machines; all that are given must hold.")
 class MachineWhere:
-    """Conditions on machines; all that are given must hold."""
-
     and_: list[MachineWhere] | None = strawberry.field(name="and", default=None)
     or_: list[MachineWhere] | None = strawberry.field(name="or", default=None)
     not_: MachineWhere | None = strawberry.field(name="not", default=None)
@@ -60,10 +50,8 @@ class MachineWhere:
     updated_at: DateTimeFilter | None = None
 
 
-@strawberry.input
+@strawberry.input(description="Conditions on measurements; all that are given must hold.")
 class MeasurementWhere:
-    """Conditions on measurements; all that are given must hold."""
-
     and_: list[MeasurementWhere] | None = strawberry.field(name="and", default=None)
     or_: list[MeasurementWhere] | None = strawberry.field(name="or", default=None)
     not_: MeasurementWhere | None = strawberry.field(name="not", default=None)
@@ -88,10 +76,8 @@ class MachineOrderField(Enum):
     UPDATED_AT = "updated_at"
 
 
-@strawberry.input
+@strawberry.input(description="One term of an order; ties are broken by machineId.")
 class MachineOrder:
-    """One term of an order; ties are broken by machineId."""
-
     field: MachineOrderField
     direction: Direction = Direction.ASC
 
@@ -103,10 +89,8 @@ class MeasurementOrderField(Enum):
     CREATED_AT = "created_at"
 
 
-@strawberry.input
+@strawberry.input(description="One term of an order; ties are broken by timestamp and machineId.")
 class MeasurementOrder:
-    """One term of an order; ties are broken by timestamp and machineId."""
-
     field: MeasurementOrderField
     direction: Direction = Direction.ASC
 

@@ -14,10 +14,8 @@ from app.ingest.message import read_objects
 from app.registry import register_machine, update_machine
 
 
-@strawberry.input
+@strawberry.input(description="A reading: what a machine measured at one instant.")
 class MeasurementInput:
-    """A reading: what a machine measured at one instant."""
-
     machine_id: strawberry.ID
     timestamp: datetime
     metrics: Metrics
@@ -30,10 +28,8 @@ class RegisterMachineInput:
     location: str
 
 
-@strawberry.input
+@strawberry.input(description="What is left out or null stays as it is.")
 class UpdateMachineInput:
-    """What is left out or null stays as it is."""
-
     machine_type: str | None = None
     location: str | None = None
     operational: bool | None = None

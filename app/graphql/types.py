@@ -37,28 +37,22 @@ for _kind in (Fill, Aggregate, Resolution, Liveness, OnConflict, EditionName):
     _enum(_kind)
 
 
-@strawberry.type
+@strawberry.type(description="Where a page lies among all the rows.")
 class PageInfo:
-    """Where a page lies among all the rows."""
-
     has_next_page: bool
     has_previous_page: bool
     start_cursor: str | None
     end_cursor: str | None
 
 
-@strawberry.type
+@strawberry.type(description="A row, and the cursor that stands behind it.")
 class Edge(Generic[Node]):
-    """A row, and the cursor that stands behind it."""
-
     cursor: str
     node: Node
 
 
-@strawberry.type
+@strawberry.type(description="A page of rows.")
 class Connection(Generic[Node]):
-    """A page of rows."""
-
     edges: list[Edge[Node]]
     nodes: list[Node]
     page_info: PageInfo
@@ -90,10 +84,8 @@ class Connection(Generic[Node]):
         )
 
 
-@strawberry.type
+@strawberry.type(description="Columns, not rows: as many values as timestamps.")
 class Series:
-    """Columns, not rows: as many values as timestamps."""
-
     columns: strawberry.Private[SeriesColumns]
 
     @strawberry.field
@@ -137,10 +129,8 @@ class Series:
         return self.columns.source_rows
 
 
-@strawberry.type
+@strawberry.type(description="What a machine measured at one instant.")
 class Measurement:
-    """What a machine measured at one instant."""
-
     machine_id: strawberry.ID
     timestamp: datetime
     metrics: Metrics
@@ -167,10 +157,8 @@ async def _load_machine(info: Info, machine_id: str) -> StoredMachine:
     return found
 
 
-@strawberry.type
+@strawberry.type(description="A machine that sends readings.")
 class Machine:
-    """A machine that sends readings."""
-
     machine_id: strawberry.ID
     machine_type: str
     location: str
@@ -253,10 +241,10 @@ def wrap_measurements(page: Page, request: PageRequest, owner: str | None = None
     return Connection.wrap(page, nodes, (MEASUREMENTS, request.where), owner)
 
 
-@strawberry.type
+@strawberry.type(
+    description="All machines at a glance. Each one is in exactly one of live, stale, silent and neverSeen."
+)
 class Fleet:
-    """All machines at a glance. Each one is in exactly one of live, stale, silent and neverSeen."""
-
     machines: int
     operational: int
     live: int
@@ -278,10 +266,8 @@ class Fleet:
         )
 
 
-@strawberry.type
+@strawberry.type(description="A table that TimescaleDB keeps in chunks of time.")
 class Hypertable:
-    """A table that TimescaleDB keeps in chunks of time."""
-
     table: str
     time_column: str
     chunk_interval: timedelta
@@ -299,10 +285,10 @@ class Hypertable:
         )
 
 
-@strawberry.type
+@strawberry.type(
+    description="Ids of the migrations that the database has, and of those that the code has and the database lacks."
+)
 class Migrations:
-    """Ids of the migrations that the database has, and of those that the code has and the database lacks."""
-
     applied: list[str]
     pending: list[str]
 
@@ -311,10 +297,10 @@ class Migrations:
         return cls(applied=[*state.applied, *state.unknown], pending=list(state.pending))
 
 
-@strawberry.type
+@strawberry.type(
+    description="The database under the service. A declared hypertable that isn't listed is a plain table here."
+)
 class Storage:
-    """The database under the service. A declared hypertable that isn't listed is a plain table here."""
-
     edition: EditionName
     postgres_version: str
     timescale_version: str | None
@@ -336,10 +322,8 @@ class Storage:
         )
 
 
-@strawberry.type
+@strawberry.type(description="Why the reading at `index` of the batch was refused.")
 class Rejection:
-    """Why the reading at `index` of the batch was refused."""
-
     index: int
     code: str
     message: str
@@ -349,10 +333,10 @@ class Rejection:
         return cls(index=refused.index, code=refused.code.value, message=refused.message)
 
 
-@strawberry.type
+@strawberry.type(
+    description="How many readings added something, said what was known, disagreed with it, and which were refused."
+)
 class IngestResult:
-    """How many readings added something, said what was known, disagreed with it, and which were refused."""
-
     accepted: int
     duplicates: int
     conflicts: int
@@ -368,10 +352,10 @@ class IngestResult:
         )
 
 
-@strawberry.type
+@strawberry.type(
+    description="The readings of one commit. `cursor` resumes after it; `dropped` batches before it were lost to a slow client."
+)
 class MeasurementBatch:
-    """The readings of one commit. `cursor` resumes after it; `dropped` batches before it were lost to a slow client."""
-
     cursor: str
     dropped: int
     measurements: list[Measurement]

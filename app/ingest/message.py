@@ -196,7 +196,7 @@ def _explain(index: int, row: Any) -> Rejection:
             index, RejectionCode.BAD_READING, "a reading is an object with machine_id, timestamp and metrics."
         )
     if missing := [name for name in Reading.__struct_fields__ if name not in row]:
-        return Rejection(index, RejectionCode.MISSING_FIELD, f"{' and '.join(missing)} not there.")
+        return Rejection(index, RejectionCode.MISSING_FIELD, f"the reading lacks {', '.join(missing)}.")
     if unknown := [str(name) for name in row if name not in Reading.__struct_fields__]:
         names = _show(", ".join(unknown))
         message = f"a reading has machine_id, timestamp and metrics, and no {names}."

