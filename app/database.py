@@ -178,8 +178,15 @@ class Database:
         if pool is None:
             raise DatabaseUnavailable("The service is starting or stopping: try again in a moment.")
         with translate_errors():
-            async with pool.acquire(timeout=ACQUIRE_TIMEOUT) as connection:
+            try:
+                connection = await pool.acquire(timeout=ACQUIRE_TIMEOUT)
+            except asyncpg.PostgresError as error:
+                # Whatever a server says to a login that worked before, it isn't about the request.
+                raise DatabaseUnavailable("The database can't be reached just now: try again in a moment.") from error
+            try:
                 yield connection
+            finally:
+                await pool.release(connection)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:

@@ -50,6 +50,8 @@ class Account:
             f"--reuid={self.uid}",
             f"--regid={self.gid}",
             "--clear-groups",
+            # Without this the kernel leaves capabilities out of access(), by which PostgreSQL looks for its programs.
+            "--securebits=+no_setuid_fixup",
             f"--inh-caps=+{self.capability}",
             f"--ambient-caps=+{self.capability}",
         ]
@@ -98,10 +100,11 @@ def choose_account(cluster: Path, bin_dir: Path) -> Account:
 
 
 def _can_reach(account: Account, bin_dir: Path, directory: Path) -> bool:
-    # Really tried, since what decides is spread over modes, ACLs, bounding sets and security modules.
-    script = 'cd -- "$1" && exec "$2" --version'
+    # Really tried, since what decides is spread over modes, ACLs, bounding sets and security modules. With --show,
+    # initdb looks for its programs and does nothing.
+    script = 'cd -- "$1" && exec "$2" --show -D "$1"'
     try:
-        return account.run(["/bin/sh", "-c", script, "sh", directory, bin_dir / "postgres"]).returncode == 0
+        return account.run(["/bin/sh", "-c", script, "sh", directory, bin_dir / "initdb"]).returncode == 0
     except OSError:
         return False
 

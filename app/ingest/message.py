@@ -80,6 +80,7 @@ class Submission(msgspec.Struct, frozen=True):
 
 _one = msgspec.json.Decoder(Reading)
 _many = msgspec.json.Decoder(list[Reading])
+_row = msgspec.json.Decoder(msgspec.Raw)
 _rows = msgspec.json.Decoder(list[msgspec.Raw])
 
 
@@ -89,7 +90,7 @@ def read_body(body: bytes, now: datetime) -> Submission:
     try:
         return _check_all(enumerate([_one.decode(body)] if single else _many.decode(body)), now)
     except msgspec.ValidationError:
-        rows = [msgspec.Raw(body)] if single else _split_rows(body)
+        rows = _split_rows(body, single)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise _refuse_body(error) from error
     return _read_rows(rows, now)
@@ -107,10 +108,11 @@ def read_objects(rows: Sequence[Mapping[str, Any]], now: datetime) -> Submission
     return _merge_rejected(_check_all(readings, now), rejected)
 
 
-def _split_rows(body: bytes) -> list[msgspec.Raw]:
+def _split_rows(body: bytes, single: bool) -> list[msgspec.Raw]:
+    # The check of a reading may have stopped before a fault of the JSON: now all of it is read.
     try:
-        return _rows.decode(body)
-    except msgspec.DecodeError as error:
+        return [_row.decode(body)] if single else _rows.decode(body)
+    except (msgspec.DecodeError, RecursionError) as error:
         raise _refuse_body(error) from error
 
 
@@ -120,7 +122,7 @@ def _read_rows(rows: Sequence[msgspec.Raw], now: datetime) -> Submission:
     for index, row in enumerate(rows):
         try:
             readings.append((index, _one.decode(row)))
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             rejected.append(_explain(index, _parse_leniently(row)))
     return _merge_rejected(_check_all(readings, now), rejected)
 

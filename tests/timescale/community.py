@@ -13,7 +13,7 @@ aggregates are real. What a test has to know:
   `timescaledb.transaction_per_chunk`, fail with "tuple concurrently updated" and leave a catalog in which later
   statements fail as well: `reset()` after it, or test it on another edition.
 - After `DROP EXTENSION timescaledb` it can't be created again until `reset()`.
-- `timescaledb.license` is unknown until the extension is created: the library is not preloaded.
+- `timescaledb.license` is unknown until the extension is created, though the library's loader is there.
 - One database, the one in `dsn`; no ICU collations, no other extensions.
 - A client is not told when `SET` changes what it was told at the start (`TimeZone`, say): asyncpg's `get_settings()`.
 - What is FATAL on a real server, or a recursion without end, ends this database or hangs it. Clients are told of an end

@@ -211,6 +211,7 @@ async function renew() {
     select('CHECKPOINT')
     empty = await db.dumpDataDir('none') // loading it takes half as long as initdb
   }
+  select("LOAD 'timescaledb'") // stands for shared_preload_libraries: the loader's settings tell that it's there
   const [postgres, timescale] = select(
     "SELECT current_setting('server_version'), default_version FROM pg_available_extensions WHERE name = 'timescaledb'")
   select('DISCARD ALL')

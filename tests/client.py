@@ -1,0 +1,103 @@
+"""A client of the service as a user would write one: HTTP, and GraphQL over HTTP and WebSocket."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, Self
+
+import httpx
+import msgspec
+import websockets
+
+
+class Subscription:
+    """One subscription over graphql-transport-ws."""
+
+    def __init__(self, socket: websockets.ClientConnection, field: str) -> None:
+        self._socket = socket
+        self._field = field
+
+    async def next(self, timeout: float = 10) -> Any:
+        """The next event. Fails on an error, and when nothing comes in time."""
+        message = await self.next_message(timeout)
+        assert message["type"] == "next", message
+        assert "errors" not in message["payload"], message
+        return message["payload"]["data"][self._field]
+
+    async def next_message(self, timeout: float = 10) -> Any:
+        """The next message of the protocol, whatever it is."""
+        async with asyncio.timeout(timeout):
+            return msgspec.json.decode(await self._socket.recv())
+
+    async def expect_silence(self, seconds: float = 0.5) -> None:
+        """Fails when anything comes within that time."""
+        try:
+            message = await self.next_message(seconds)
+        except TimeoutError:
+            return
+        raise AssertionError(f"unexpected: {message}")
+
+
+class ServiceClient:
+    """A client of one service."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.http = httpx.AsyncClient(base_url=url, timeout=30, trust_env=False)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.http.aclose()
+
+    async def post_graphql(self, query: str, **variables: Any) -> Any:
+        """The whole answer of an operation, errors included."""
+        response = await self.http.post("/graphql", json={"query": query, "variables": variables})
+        assert response.status_code == 200, response.text
+        return response.json()
+
+    async def ask(self, query: str, **variables: Any) -> Any:
+        """The data of an operation that must succeed."""
+        answer = await self.post_graphql(query, **variables)
+        assert "errors" not in answer, answer["errors"]
+        return answer["data"]
+
+    async def refuse(self, query: str, **variables: Any) -> Any:
+        """The one error of an operation that must fail."""
+        answer = await self.post_graphql(query, **variables)
+        assert len(answer.get("errors", [])) == 1, answer
+        return answer["errors"][0]
+
+    async def register(self, *machine_ids: str) -> None:
+        for machine_id in machine_ids:
+            await self.ask(
+                "mutation ($input: RegisterMachineInput!) { registerMachine(input: $input) { machineId } }",
+                input={"machineId": machine_id, "machineType": "press", "location": "Hall 2"},
+            )
+
+    async def ingest(self, readings: Any, **params: str) -> Any:
+        """The answer to readings that are right as a whole."""
+        response = await self.http.post("/ingest", json=readings, params=params)
+        assert response.status_code == 200, response.text
+        return response.json()
+
+    @asynccontextmanager
+    async def subscribe(self, query: str, **variables: Any) -> AsyncIterator[Subscription]:
+        """A subscription to the one field of `query`, up once the block begins."""
+        field = query.split("{", 1)[1].split("(")[0].split("{")[0].strip()
+        url = self.url.replace("http", "ws", 1) + "/graphql"
+        async with websockets.connect(
+            url, subprotocols=[websockets.Subprotocol("graphql-transport-ws")], proxy=None
+        ) as socket:
+            await socket.send(msgspec.json.encode({"type": "connection_init"}).decode())
+            assert msgspec.json.decode(await socket.recv())["type"] == "connection_ack"
+            payload = {"query": query, "variables": variables}
+            await socket.send(msgspec.json.encode({"id": "1", "type": "subscribe", "payload": payload}).decode())
+            # The protocol has no answer to `subscribe`; a ping that is answered was read after it.
+            await socket.send(msgspec.json.encode({"type": "ping"}).decode())
+            assert msgspec.json.decode(await socket.recv())["type"] == "pong"
+            await asyncio.sleep(0.05)
+            yield Subscription(socket, field)

@@ -1,0 +1,172 @@
+"""Real servers for the tests: a PostgreSQL, a database of its own for each test, the service on a port of its own.
+
+The server is the one that AURUM_TEST_DATABASE_URL names (its role must be able to create databases), else PostgreSQL
+from PyPI in a temporary folder. The last line of a run says which it was.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+import asyncpg
+import pytest
+import uvicorn
+
+from app.embedded import find_installation, open_embedded
+from app.main import create_app
+from app.settings import load_settings
+from tests.client import ServiceClient
+
+ROOT = Path(__file__).parent.parent
+SERVER_VARIABLE = "AURUM_TEST_DATABASE_URL"
+
+_described = pytest.StashKey[str]()
+
+
+def replace_database(url: str, name: str) -> str:
+    """The same server's URL for another database."""
+    return urlunsplit(urlsplit(url)._replace(path=f"/{name}"))
+
+
+def read_database(url: str) -> str:
+    """The name of a URL's database."""
+    return urlsplit(url).path[1:]
+
+
+def run_command(*command: str, database_url: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+    """Runs one of the environment's programs (piccolo, invoke, uvicorn) in the project's folder, on that database."""
+    program = Path(sys.executable).with_name(command[0])
+    environ = {name: value for name, value in os.environ.items() if not name.startswith(("AURUM_", "DATABASE_URL"))}
+    environ["DATABASE_URL"] = database_url
+    return subprocess.run(
+        [program, *command[1:]], cwd=ROOT, env=environ, capture_output=True, text=True, timeout=timeout, check=False
+    )
+
+
+async def _describe(url: str) -> str:
+    connection = await asyncpg.connect(url)
+    try:
+        version = await connection.fetchval("SELECT split_part(current_setting('server_version'), ' ', 1)")
+        row = await connection.fetchrow(
+            "SELECT default_version, current_setting('timescaledb.license', true) AS licence "
+            "FROM pg_available_extensions WHERE name = 'timescaledb'"
+        )
+    finally:
+        await connection.close()
+    if row is None:
+        return f"edition none: PostgreSQL {version} without TimescaleDB"
+    edition = {"timescale": "community", "apache": "apache"}.get(row["licence"], "none (TimescaleDB is not preloaded)")
+    return f"edition {edition}: PostgreSQL {version} with TimescaleDB {row['default_version']}"
+
+
+@pytest.fixture(scope="session")
+def server_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of the server's maintenance database."""
+    given = os.environ.get(SERVER_VARIABLE)
+    if given:
+        request.config.stash[_described] = asyncio.run(_describe(given))
+        yield given
+        return
+    with open_embedded(tmp_path_factory.mktemp("postgres"), find_installation(None, timescale=False).bin_dir) as server:
+        request.config.stash[_described] = asyncio.run(_describe(server.dsn))
+        yield server.dsn
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    terminalreporter.write_line(f"Ran on {config.stash.get(_described, 'no database')}.")
+
+
+async def _run_admin(url: str, *statements: str) -> None:
+    connection = await asyncpg.connect(url)
+    try:
+        for statement in statements:
+            await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
+@asynccontextmanager
+async def make_database(server_url: str, template: str = "template0") -> AsyncIterator[str]:
+    """A new database, and its URL, for as long as the block lasts."""
+    name = f"aurum_{uuid.uuid4().hex[:12]}"
+    await _run_admin(server_url, f'CREATE DATABASE {name} TEMPLATE "{template}"')
+    try:
+        yield replace_database(server_url, name)
+    finally:
+        await _run_admin(server_url, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture(scope="session")
+async def template(server_url: str) -> AsyncIterator[str]:
+    """The name of a database that `piccolo migrations forwards app` has brought up, to be copied."""
+    async with make_database(server_url) as url:
+        done = await asyncio.to_thread(run_command, "piccolo", "migrations", "forwards", "app", database_url=url)
+        assert done.returncode == 0, done.stdout + done.stderr
+        name = read_database(url)
+        # TimescaleDB's scheduler connects to every database it's in, and a database in use can't be copied.
+        await _run_admin(
+            server_url,
+            f"ALTER DATABASE {name} WITH ALLOW_CONNECTIONS false",
+            f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'",
+        )
+        yield name
+
+
+@pytest.fixture
+async def empty_database_url(server_url: str) -> AsyncIterator[str]:
+    """A database with nothing in it."""
+    async with make_database(server_url) as url:
+        yield url
+
+
+@pytest.fixture
+async def database_url(server_url: str, template: str) -> AsyncIterator[str]:
+    """A database with every migration applied and no rows."""
+    async with make_database(server_url, template) as url:
+        yield url
+
+
+@pytest.fixture
+async def connection(database_url: str) -> AsyncIterator[asyncpg.Connection[asyncpg.Record]]:
+    """A look behind the service's back."""
+    opened = await asyncpg.connect(database_url)
+    try:
+        yield opened
+    finally:
+        await opened.close()
+
+
+@asynccontextmanager
+async def run_service(database_url: str, **variables: str) -> AsyncIterator[ServiceClient]:
+    """The service on a free port of this machine, over real sockets, in this process."""
+    app = create_app(load_settings({"DATABASE_URL": database_url, "AURUM_LOG_LEVEL": "error", **variables}))
+    config = uvicorn.Config(app, host="127.0.0.1", port=0, log_level="error", timeout_graceful_shutdown=2)
+    server = uvicorn.Server(config)
+    serving = asyncio.create_task(server.serve())
+    while not server.started:
+        if serving.done():
+            serving.result()
+            raise RuntimeError("the service did not start")
+        await asyncio.sleep(0.005)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    try:
+        async with ServiceClient(f"http://127.0.0.1:{port}") as client:
+            yield client
+    finally:
+        server.should_exit = True
+        await serving
+
+
+@pytest.fixture
+async def service(database_url: str) -> AsyncIterator[ServiceClient]:
+    """The service with its default settings, on a database of its own."""
+    async with run_service(database_url) as client:
+        yield client
