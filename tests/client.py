@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, Self
@@ -19,16 +20,16 @@ class Subscription:
         self._socket = socket
         self._field = field
 
-    async def next(self, timeout: float = 10) -> Any:
+    async def next(self, seconds: float = 10) -> Any:
         """The next event. Fails on an error, and when nothing comes in time."""
-        message = await self.next_message(timeout)
+        message = await self.next_message(seconds)
         assert message["type"] == "next", message
         assert "errors" not in message["payload"], message
         return message["payload"]["data"][self._field]
 
-    async def next_message(self, timeout: float = 10) -> Any:
+    async def next_message(self, seconds: float = 10) -> Any:
         """The next message of the protocol, whatever it is."""
-        async with asyncio.timeout(timeout):
+        async with asyncio.timeout(seconds):
             return msgspec.json.decode(await self._socket.recv())
 
     async def expect_silence(self, seconds: float = 0.5) -> None:
@@ -87,7 +88,7 @@ class ServiceClient:
     @asynccontextmanager
     async def subscribe(self, query: str, **variables: Any) -> AsyncIterator[Subscription]:
         """A subscription to the one field of `query`, up once the block begins."""
-        field = query.split("{", 1)[1].split("(")[0].split("{")[0].strip()
+        field = re.findall(r"\w+", query.partition("{")[2])[0]
         url = self.url.replace("http", "ws", 1) + "/graphql"
         async with websockets.connect(
             url, subprotocols=[websockets.Subprotocol("graphql-transport-ws")], proxy=None

@@ -199,7 +199,7 @@ async def test_instants_at_the_ends_of_time_refuse_their_reading(service: Servic
 async def test_extreme_doubles_come_back_as_they_were(service: ServiceClient) -> None:
     await service.register("PRESS-1")
     values = {"most": 1.7976931348623157e308, "least": 5e-324, "third": 1 / 3, "negative": -0.1}
-    await service.ingest(reading(**values))
+    await service.ingest({"machine_id": "PRESS-1", "timestamp": INSTANT, "metrics": values})
     data = await service.ask("{ measurements { nodes { metrics } } }")
     assert data["measurements"]["nodes"] == [{"metrics": values}]
 
