@@ -28,6 +28,7 @@ CONNECT_TIMEOUT = 10.0  # seconds, to reach the server
 ACQUIRE_TIMEOUT = 10.0  # seconds, to get a connection of the pool
 CLOSE_TIMEOUT = 5.0  # seconds, for what is under way when the pool closes
 OLDEST_POSTGRES = 15
+BAD_CHARACTER = "A text has a character that can't be stored or looked for, such as NUL."
 
 # What asyncpg and the operating system raise when the server is away, starting, stopping or full.
 UNREACHABLE = (
@@ -69,7 +70,20 @@ class Edition:
 
 
 class Transaction(PostgresTransaction):
-    """Piccolo's transaction, which would keep its pooled connection for good when COMMIT or ROLLBACK fails."""
+    """Piccolo's transaction, which would keep its pooled connection for good when BEGIN, COMMIT or ROLLBACK fails."""
+
+    async def __aenter__(self) -> PostgresTransaction:
+        if self._parent:
+            return self._parent
+        self.connection = await self.get_connection()  # type: ignore[no-untyped-call]  # Piccolo's has no annotations
+        self.transaction = self.connection.transaction()
+        try:
+            await self.transaction.start()
+        except BaseException:
+            await self._give_back()
+            raise
+        self.context = self.engine.current_transaction.set(self)
+        return self
 
     async def __aexit__(
         self,
@@ -87,11 +101,14 @@ class Transaction(PostgresTransaction):
                 await self.transaction.rollback()
         finally:
             self.engine.current_transaction.reset(self.context)
-            if self.engine.pool:
-                await self.engine.pool.release(self.connection)
-            else:
-                await self.connection.close()
+            await self._give_back()
         return False
+
+    async def _give_back(self) -> None:
+        if self.engine.pool:
+            await self.engine.pool.release(self.connection)
+        else:
+            await self.connection.close()
 
 
 class Engine(PostgresEngine):
@@ -222,9 +239,14 @@ def translate_errors() -> Iterator[None]:
             "The database took too long and was stopped: ask for less, or raise AURUM_STATEMENT_TIMEOUT."
         ) from error
     except (asyncpg.CharacterNotInRepertoireError, asyncpg.UntranslatableCharacterError) as error:
-        raise InvalidInput("A text has a character that can't be stored or looked for, such as NUL.") from error
+        raise InvalidInput(BAD_CHARACTER) from error
+    except asyncpg.DataError as error:
+        # asyncpg encodes arguments itself; half of a surrogate pair is a character that UTF-8 doesn't have.
+        if isinstance(error.__cause__, UnicodeEncodeError):
+            raise InvalidInput(BAD_CHARACTER) from error
+        raise
     except UNREACHABLE as error:
-        if isinstance(error, ValueError):  # asyncpg's DataError is an InterfaceError too: a bug of ours, not an outage
+        if isinstance(error, ValueError):  # such as asyncpg's ClientConfigurationError: a bug of ours, not an outage
             raise
         raise DatabaseUnavailable("The database can't be reached just now: try again in a moment.") from error
 

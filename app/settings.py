@@ -7,6 +7,7 @@ can't be right is refused with its name, what was given (never a secret's value)
 from __future__ import annotations
 
 import os
+import textwrap
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from enum import Enum
@@ -42,6 +43,9 @@ class LogLevel(Enum):
 
 
 _SECRET = {"secret": True}
+
+_LONGEST_STATEMENT = timedelta(days=24)  # PostgreSQL counts milliseconds in 32 bits
+_LONGEST = timedelta(days=36_500)
 
 Port = Annotated[int, Meta(ge=1, le=65535)]
 
@@ -156,13 +160,46 @@ def _check_together(settings: Settings) -> Iterator[str]:
                 "DATABASE_URL is not set: AURUM_ENV=production has no embedded server, "
                 "set it to postgresql://user:password@host:port/database."
             )
-    elif urlsplit(settings.database_url).scheme not in {"postgresql", "postgres"}:
+    elif _read_scheme(settings.database_url) not in {"postgresql", "postgres"}:
         yield "DATABASE_URL is not a PostgreSQL URL: it must look like postgresql://user:password@host:port/database."
-    for name in ("statement_timeout", "stale_after", "silent_after", "outbox_retention"):
-        if getattr(settings, name) <= timedelta(0):
-            yield f"{name_variable(name)} must be longer than nothing, such as PT30S."
+    if not timedelta(milliseconds=1) <= settings.statement_timeout <= _LONGEST_STATEMENT:
+        yield f"AURUM_STATEMENT_TIMEOUT must be from PT0.001S to {_format(_LONGEST_STATEMENT)}."
+    for name in ("stale_after", "silent_after", "outbox_retention"):
+        if not timedelta(0) < getattr(settings, name) <= _LONGEST:
+            yield f"{name_variable(name)} must be longer than nothing, such as PT30S, and at most {_format(_LONGEST)}."
     if settings.silent_after <= settings.stale_after:
         yield "AURUM_SILENT_AFTER must be longer than AURUM_STALE_AFTER."
+
+
+def _read_scheme(url: str) -> str:
+    try:
+        return urlsplit(url).scheme
+    except ValueError:  # whose message may quote the password
+        return ""
+
+
+def write_example() -> str:
+    """The text of `.env.example`: each setting with what it means, and its default or an example commented out."""
+    head = "Copy this file to .env and take the # off what you set. The environment wins over it, and unset is the default."
+    blocks = [_comment(head)]
+    for field in msgspec.structs.fields(Settings):
+        meta = next(meta for meta in _metas(field.type) if meta.description)
+        value = field.default if field.default is not None else (meta.examples or [""])[0]
+        blocks.append(f"{_comment(meta.description or '')}# {name_variable(field.name)}={_format(value)}\n")
+    return "\n".join(blocks)
+
+
+def _comment(text: str) -> str:
+    return "".join(f"# {line}\n" for line in textwrap.wrap(text, 118))
+
+
+def _format(value: object) -> str:
+    if isinstance(value, timedelta):
+        for unit, prefix, letter in ((timedelta(days=1), "P", "D"), (timedelta(minutes=1), "PT", "M")):
+            if value % unit == timedelta(0):
+                return f"{prefix}{value // unit}{letter}"
+        return str(msgspec.to_builtins(value))
+    return str(value.value if isinstance(value, Enum) else value)
 
 
 def _metas(annotation: Any) -> Iterator[Meta]:
@@ -200,4 +237,8 @@ def _explain(error: msgspec.ValidationError, annotation: Any) -> str:
         return f"must be one of {', '.join(member.value for member in kind)}."
     if kind is timedelta:
         return "must be an ISO 8601 duration, such as PT30S, PT5M or P1D."
+    if kind is int:
+        least = next((meta.ge for meta in _metas(annotation) if meta.ge is not None), None)
+        most = next((meta.le for meta in _metas(annotation) if meta.le is not None), None)
+        return f"must be a whole number {f'of at least {least}' if most is None else f'from {least} to {most}'}."
     return f"{str(error).replace('`', '')}."

@@ -12,7 +12,8 @@ import subprocess
 import sys
 import uuid
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
@@ -24,11 +25,13 @@ from app.embedded import find_installation, open_embedded
 from app.main import create_app
 from app.settings import load_settings
 from tests.client import ServiceClient
+from tests.timescale.community import CommunityServer, CommunityServerError
 
 ROOT = Path(__file__).parent.parent
 SERVER_VARIABLE = "AURUM_TEST_DATABASE_URL"
 
 _described = pytest.StashKey[str]()
+_community = pytest.StashKey[str]()
 
 
 def replace_database(url: str, name: str) -> str:
@@ -41,14 +44,31 @@ def read_database(url: str) -> str:
     return urlsplit(url).path[1:]
 
 
-def run_command(*command: str, database_url: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
-    """Runs one of the environment's programs (piccolo, invoke, uvicorn) in the project's folder, on that database."""
-    program = Path(sys.executable).with_name(command[0])
+def make_environ(**variables: str) -> dict[str, str]:
+    """The process's environment with these variables of AurumAI and no others."""
     environ = {name: value for name, value in os.environ.items() if not name.startswith(("AURUM_", "DATABASE_URL"))}
-    environ["DATABASE_URL"] = database_url
+    return {**environ, **variables}
+
+
+def find_program(name: str) -> str:
+    """One of the environment's programs: piccolo, invoke, uvicorn, litestar."""
+    return str(Path(sys.executable).with_name(name))
+
+
+def run_command(*command: str, database_url: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Runs one of the environment's programs to its end, in the project's folder, on that database."""
+    environ = make_environ(DATABASE_URL=database_url, **variables)
+    program = find_program(command[0])
     return subprocess.run(
-        [program, *command[1:]], cwd=ROOT, env=environ, capture_output=True, text=True, timeout=timeout, check=False
+        [program, *command[1:]], cwd=ROOT, env=environ, capture_output=True, text=True, timeout=90, check=False
     )
+
+
+def describe(url: str) -> str:
+    """What the server of a URL is, for people."""
+    # In a thread, because a fixture may be set up while the loop of the tests runs.
+    with ThreadPoolExecutor(1) as executor:
+        return executor.submit(asyncio.run, _describe(url)).result()
 
 
 async def _describe(url: str) -> str:
@@ -72,16 +92,18 @@ def server_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
     """The URL of the server's maintenance database."""
     given = os.environ.get(SERVER_VARIABLE)
     if given:
-        request.config.stash[_described] = asyncio.run(_describe(given))
+        request.config.stash[_described] = describe(given)
         yield given
         return
     with open_embedded(tmp_path_factory.mktemp("postgres"), find_installation(None, timescale=False).bin_dir) as server:
-        request.config.stash[_described] = asyncio.run(_describe(server.dsn))
+        request.config.stash[_described] = describe(server.dsn)
         yield server.dsn
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     terminalreporter.write_line(f"Ran on {config.stash.get(_described, 'no database')}.")
+    if _community in config.stash:
+        terminalreporter.write_line(f"Ran the migrations on edition community as well: {config.stash[_community]}.")
 
 
 async def _run_admin(url: str, *statements: str) -> None:
@@ -102,6 +124,20 @@ async def make_database(server_url: str, template: str = "template0") -> AsyncIt
         yield replace_database(server_url, name)
     finally:
         await _run_admin(server_url, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture(scope="session")
+def community(request: pytest.FixtureRequest) -> Iterator[CommunityServer]:
+    """TimescaleDB Community in WebAssembly: one connection at a time, one database."""
+    with ExitStack() as stack:
+        try:
+            server = stack.enter_context(CommunityServer())
+        except CommunityServerError as error:
+            if os.environ.get("CI"):
+                raise
+            pytest.skip(f"TimescaleDB Community can't be had here: {error}")
+        request.config.stash[_community] = server.version
+        yield server
 
 
 @pytest.fixture(scope="session")

@@ -315,7 +315,7 @@ async def test_what_no_one_foresaw_is_hidden_behind_an_id(
     assert "secret" not in str(error)
 
 
-@pytest.mark.parametrize("body", [b"", b"x", b"[", b"\xff", b"[" * 100_000, b'{"query": 5}', b"{}", b"null"])
+@pytest.mark.parametrize("body", [b"", b"x", b"[", b"\xff", b"[" * 100_000, b'{"query": 5}', b"{}", b"null", b"[]", b"[null]"])
 async def test_a_request_that_is_no_graphql_is_answered_with_400(service: ServiceClient, body: bytes) -> None:
     response = await service.http.post("/graphql", content=body, headers={"content-type": "application/json"})
     assert response.status_code == 400

@@ -44,8 +44,8 @@ def make_controller(rooms: Rooms) -> type[Controller]:
 
         def decode_json(self, data: str | bytes) -> object:
             try:
-                return msgspec.json.decode(data)
-            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+                return msgspec.json.decode(data, type=dict[str, Any])
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
                 # What Strawberry answers with 400.
                 raise json.JSONDecodeError(str(error), "", 0) from error
 

@@ -55,7 +55,9 @@ def thin_out(instants: Instants, values: Values, points: int) -> tuple[Instants,
     if len(instants) <= points:
         return instants, values
     spans = (points - 2) // 3
-    span = np.minimum((instants - instants[0]) * spans // max(int(instants[-1] - instants[0]), 1), spans - 1)
+    # One microsecond more than the range divided by `spans`: a product of both wouldn't fit an int64 over ten years.
+    width = int(instants[-1] - instants[0]) // spans + 1
+    span = (instants - instants[0]) // width
     starts = np.flatnonzero(np.diff(span, prepend=-1))
     chosen = {0, len(instants) - 1}
     for start, end in zip(starts, [*starts[1:], len(instants)], strict=True):

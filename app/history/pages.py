@@ -12,7 +12,7 @@ import base64
 import binascii
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import Enum
 from typing import Annotated, Any
 
@@ -35,13 +35,14 @@ class ColumnKind(Enum):
     TIMESTAMPTZ = "timestamptz"
 
     def restore(self, value: object) -> Any:
-        """The value of a cursor. Raises ValidationError when it can't be one of this column's."""
+        """The value of a cursor. Raises ValidationError or OverflowError when it can't be one of this column's."""
         types: dict[ColumnKind, Any] = {
-            ColumnKind.TEXT: str,
+            ColumnKind.TEXT: Annotated[str, Meta(pattern=r"\A[^\x00]*\Z")],  # PostgreSQL's texts hold no NUL
             ColumnKind.BOOLEAN: bool,
             ColumnKind.TIMESTAMPTZ: Annotated[datetime, Meta(tz=True)],
         }
-        return msgspec.convert(value, types[self])
+        restored = msgspec.convert(value, types[self])
+        return restored.astimezone(UTC) if isinstance(restored, datetime) else restored
 
 
 @dataclass(frozen=True, eq=False)
@@ -269,11 +270,10 @@ def _read_cursor(shape: TableShape, order: Sequence[Ordering], cursor: str, fiel
     try:
         content = base64.b64decode(cursor, altchars=b"-_", validate=True)
         signature, values = msgspec.json.decode(content, type=tuple[list[str], list[Any]])
-        restored = [shape.kinds[term.column].restore(value) for term, value in zip(order, values, strict=True)]
-    except (binascii.Error, msgspec.DecodeError, UnicodeDecodeError, ValueError) as error:
+        if signature != _sign(order):
+            raise InvalidInput(f"{field} is a cursor of another orderBy: start again without it.", field=field)
+        return [shape.kinds[term.column].restore(value) for term, value in zip(order, values, strict=True)]
+    except (binascii.Error, msgspec.DecodeError, ValueError, OverflowError, RecursionError) as error:
         raise InvalidInput(
             f"{field} is not a cursor of this connection: take it from pageInfo or an edge.", field=field
         ) from error
-    if signature != _sign(order):
-        raise InvalidInput(f"{field} is a cursor of another orderBy: start again without it.", field=field)
-    return restored

@@ -1,0 +1,221 @@
+"""The migrations, run as users run them, on the server of the tests and on TimescaleDB Community."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import asyncpg
+import pytest
+from piccolo.apps.migrations.commands.new import AutoMigrationManager
+
+from app.migrations.state import list_migrations
+from app.piccolo_app import APP_CONFIG
+from app.tables import EsgRecord, Prediction, RawMeasurement
+from app.timescale.statements import ENABLE_TIMESCALE, create_hypertable
+from tests.conftest import make_database, run_command
+
+TABLES = ["alerts", "esg_records", "features", "machines", "outbox", "predictions", "raw_measurements"]
+HYPERTABLES = {"esg_records": 7, "predictions": 7, "raw_measurements": 1}  # days of a chunk
+
+
+@pytest.fixture(params=["server", "community"])
+async def url(request: pytest.FixtureRequest) -> AsyncIterator[str]:
+    """An empty database on either server. On Community a connection must be closed before the next is opened."""
+    if request.param == "server":
+        async with make_database(request.getfixturevalue("server_url")) as made:
+            yield made
+    else:
+        server = request.getfixturevalue("community")
+        server.reset()
+        yield server.dsn
+
+
+async def fetch(url: str, query: str) -> list[tuple[Any, ...]]:
+    connection = await asyncpg.connect(url)
+    try:
+        return [tuple(row) for row in await connection.fetch(query)]
+    finally:
+        await connection.close()
+
+
+async def run(url: str, *command: str, **variables: str) -> str:
+    done = await asyncio.to_thread(run_command, *command, database_url=url, **variables)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+async def list_tables(url: str) -> list[str]:
+    return [
+        row[0] for row in await fetch(url, "SELECT tablename FROM pg_tables WHERE schemaname = 'public' ORDER BY 1")
+    ]
+
+
+async def has_extension(url: str) -> bool:
+    return await fetch(url, "SELECT 1 FROM pg_extension WHERE extname = 'timescaledb'") != []
+
+
+async def read_hypertables(url: str) -> dict[str, int]:
+    if not await has_extension(url):
+        return {}
+    rows = await fetch(
+        url,
+        "SELECT hypertable_name::text, extract(day FROM time_interval)::int FROM timescaledb_information.dimensions "
+        "WHERE hypertable_schema = 'public' AND column_name = 'timestamp'",
+    )
+    return {name: days for name, days in rows}
+
+
+async def read_catalogue(url: str) -> dict[str, list[tuple[Any, ...]]]:
+    """Columns, constraints and indexes of our tables, as PostgreSQL says them."""
+    ours = "c.relnamespace = 'public'::regnamespace AND c.relname <> 'migration'"
+    return {
+        "columns": await fetch(
+            url,
+            f"""
+            SELECT c.relname, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull, pg_get_expr(d.adbin, d.adrelid)
+            FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+            LEFT JOIN pg_attrdef d ON d.adrelid = c.oid AND d.adnum = a.attnum
+            WHERE {ours} AND c.relkind = 'r' ORDER BY c.relname, a.attname
+            """,
+        ),
+        # PostgreSQL 18 lists NOT NULL among the constraints (n); the columns have said it.
+        "constraints": await fetch(
+            url,
+            f"""
+            SELECT c.relname, k.conname, pg_get_constraintdef(k.oid) FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid
+            WHERE {ours} AND k.contype <> 'n' ORDER BY 1, 2
+            """,
+        ),
+        "indexes": await fetch(
+            url,
+            "SELECT tablename, indexname, indexdef FROM pg_indexes WHERE schemaname = 'public' AND tablename <> 'migration' "
+            "ORDER BY 1, 2",
+        ),
+    }
+
+
+async def test_the_first_migration_makes_the_tables_and_what_the_edition_has_of_hypertables(url: str) -> None:
+    available = await fetch(url, "SELECT 1 FROM pg_available_extensions WHERE name = 'timescaledb'") != []
+    await run(url, "piccolo", "migrations", "forwards", "app")
+    assert await list_tables(url) == sorted([*TABLES, "migration"])
+    assert await read_hypertables(url) == (HYPERTABLES if available else {})
+    recorded = await fetch(url, "SELECT name FROM migration WHERE app_name = 'app' ORDER BY name")
+    assert [row[0] for row in recorded] == list(list_migrations())
+
+
+async def test_telemetry_is_keyed_by_machine_and_time(url: str) -> None:
+    await run(url, "piccolo", "migrations", "forwards", "app")
+    keys = await fetch(
+        url,
+        "SELECT conrelid::regclass::text, pg_get_constraintdef(oid) FROM pg_constraint "
+        "WHERE contype = 'p' AND connamespace = 'public'::regnamespace ORDER BY 1",
+    )
+    assert keys == [
+        ("alerts", "PRIMARY KEY (id)"),
+        ("esg_records", 'PRIMARY KEY (machine_id, "timestamp")'),
+        ("features", 'PRIMARY KEY (machine_id, "timestamp")'),
+        ("machines", "PRIMARY KEY (machine_id)"),
+        ("migration", "PRIMARY KEY (id)"),
+        ("outbox", "PRIMARY KEY (id)"),
+        ("predictions", 'PRIMARY KEY (machine_id, "timestamp", model_version)'),
+        ("raw_measurements", 'PRIMARY KEY (machine_id, "timestamp")'),
+    ]
+
+
+async def test_back_to_nothing_and_forward_again_gives_the_same_database(url: str) -> None:
+    await run(url, "piccolo", "migrations", "forwards", "app")
+    before = await read_catalogue(url)
+    await run(url, "piccolo", "migrations", "backwards", "app", "all", "--auto_agree")
+    assert await list_tables(url) == ["migration"]
+    await run(url, "piccolo", "migrations", "forwards", "app")
+    assert await read_catalogue(url) == before
+
+
+async def test_running_them_again_changes_nothing(url: str) -> None:
+    await run(url, "piccolo", "migrations", "forwards", "app")
+    before = await read_catalogue(url), await read_hypertables(url)
+    assert "No migrations need to be run" in await run(url, "piccolo", "migrations", "forwards", "app")
+    connection = await asyncpg.connect(url)
+    try:
+        await connection.execute(ENABLE_TIMESCALE)
+        for table in (RawMeasurement, Prediction, EsgRecord):
+            await connection.execute(create_hypertable(table._meta.tablename, table.hypertable))
+    finally:
+        await connection.close()
+    assert (await read_catalogue(url), await read_hypertables(url)) == before
+
+
+async def test_timescale_off_leaves_the_extension_alone(url: str) -> None:
+    await run(url, "piccolo", "migrations", "forwards", "app", AURUM_TIMESCALE="off")
+    assert await list_tables(url) == sorted([*TABLES, "migration"])
+    assert not await has_extension(url)
+
+
+async def test_a_failed_migration_leaves_nothing_behind(url: str) -> None:
+    connection = await asyncpg.connect(url)
+    await connection.execute("CREATE TABLE raw_measurements (mine int)")
+    await connection.close()
+    done = await asyncio.to_thread(run_command, "invoke", "migrate", database_url=url)
+    assert done.returncode == 1
+    assert (
+        'MIGRATION_FAILED: The database refused it, and is as it was before: relation "raw_measurements" already exists.'
+        in done.stderr
+    )
+    assert "Traceback" not in done.stderr
+    assert await list_tables(url) == ["raw_measurements"]
+
+
+async def test_invoke_migrate_gives_the_same_database_as_piccolo(server_url: str) -> None:
+    async with make_database(server_url) as first, make_database(server_url) as second:
+        await run(first, "piccolo", "migrations", "forwards", "app")
+        await run(second, "invoke", "migrate")
+        assert await read_catalogue(first) == await read_catalogue(second)
+        assert await read_hypertables(first) == await read_hypertables(second)
+
+
+async def test_two_runners_at_once_migrate_once(empty_database_url: str) -> None:
+    done = await asyncio.gather(
+        *(asyncio.to_thread(run_command, "invoke", "migrate", database_url=empty_database_url) for _ in range(3))
+    )
+    assert [each.returncode for each in done] == [0, 0, 0], [each.stderr for each in done]
+    assert sum("No migrations need to be run" in each.stdout for each in done) == 2
+    assert await fetch(empty_database_url, "SELECT count(*)::int FROM migration") == [(len(list_migrations()),)]
+
+
+async def test_require_refuses_a_server_without_timescale(empty_database_url: str) -> None:
+    if await fetch(empty_database_url, "SELECT 1 FROM pg_available_extensions WHERE name = 'timescaledb'"):
+        pytest.skip("this server has TimescaleDB")
+    done = await asyncio.to_thread(
+        run_command, "invoke", "migrate", database_url=empty_database_url, AURUM_TIMESCALE="require"
+    )
+    assert done.returncode == 1
+    assert "AURUM_TIMESCALE=require, but TimescaleDB is not enabled" in done.stderr
+    assert await list_tables(empty_database_url) == []
+
+
+async def test_going_back_asks_before_it_drops_rows(url: str) -> None:
+    await run(url, "invoke", "migrate")
+    done = await asyncio.to_thread(run_command, "invoke", "migrate-rollback", database_url=url)
+    assert done.returncode == 1
+    assert "If they may go, add --yes." in done.stderr
+    assert len(await list_tables(url)) == 8
+    await run(url, "invoke", "migrate-to", "--id", "base", "--yes")
+    assert await list_tables(url) == ["migration"]
+    assert "base: no migration is applied." in await run(url, "invoke", "migrate-current")
+    newest = list_migrations()[-1]
+    assert f"{newest}  pending" in await run(url, "invoke", "migrate-history")
+    await run(url, "invoke", "migrate-to", "--id", newest)
+    assert (await run(url, "invoke", "migrate-current")).strip() == newest
+
+
+async def test_going_to_a_migration_that_is_not_there_names_those_that_are(empty_database_url: str) -> None:
+    done = await asyncio.to_thread(run_command, "invoke", "migrate-to", "--id", "x", database_url=empty_database_url)
+    assert done.returncode == 1
+    assert f"There is no migration x: choose base or one of {', '.join(list_migrations())}." in done.stderr
+
+
+async def test_the_migrations_say_all_that_the_tables_do() -> None:
+    statements = await AutoMigrationManager().get_alter_statements(app_config=APP_CONFIG)
+    assert [line for each in statements for line in each.statements] == []

@@ -1,0 +1,263 @@
+"""The environment and `.env`: what is taken, what is refused, and that no secret is shown."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from app.errors import SettingsError
+from app.settings import (
+    Environment,
+    LogLevel,
+    Settings,
+    TimescalePolicy,
+    find_unknown,
+    load_settings,
+    name_variable,
+    read_environment,
+    write_example,
+)
+
+ROOT = Path(__file__).parent.parent
+SECRET = "pa55w0rd"
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """None of our variables, whoever runs the tests."""
+    for name in Settings.__struct_fields__:
+        monkeypatch.delenv(name_variable(name), raising=False)
+
+
+def refuse(**environ: str) -> list[str]:
+    """The lines of the refusal."""
+    with pytest.raises(SettingsError) as caught:
+        load_settings(environ)
+    return str(caught.value).splitlines()
+
+
+def test_nothing_set_gives_the_documented_defaults() -> None:
+    assert load_settings({}) == Settings(
+        database_url=None,
+        env=Environment.DEVELOPMENT,
+        host="127.0.0.1",
+        port=8000,
+        timescale=TimescalePolicy.AUTO,
+        data_dir=Path(".aurum"),
+        pg_bin=None,
+        pool_size=10,
+        statement_timeout=timedelta(seconds=30),
+        max_body_bytes=16_777_216,
+        stale_after=timedelta(minutes=2),
+        silent_after=timedelta(minutes=15),
+        outbox_retention=timedelta(days=1),
+        log_level=LogLevel.INFO,
+    )
+
+
+def test_every_setting_can_be_set() -> None:
+    given = {
+        "DATABASE_URL": "postgres://aurum@db/aurum",
+        "AURUM_ENV": "production",
+        "AURUM_HOST": "0.0.0.0",
+        "AURUM_PORT": "65535",
+        "AURUM_TIMESCALE": "require",
+        "AURUM_DATA_DIR": "/var/lib/aurum",
+        "AURUM_PG_BIN": "/usr/lib/postgresql/17/bin",
+        "AURUM_POOL_SIZE": "1",
+        "AURUM_STATEMENT_TIMEOUT": "PT0.5S",
+        "AURUM_MAX_BODY_BYTES": "1024",
+        "AURUM_STALE_AFTER": "PT30S",
+        "AURUM_SILENT_AFTER": "PT1H",
+        "AURUM_OUTBOX_RETENTION": "P7D",
+        "AURUM_LOG_LEVEL": "warning",
+    }
+    assert set(given) == {name_variable(name) for name in Settings.__struct_fields__}
+    assert load_settings(given) == Settings(
+        database_url="postgres://aurum@db/aurum",
+        env=Environment.PRODUCTION,
+        host="0.0.0.0",
+        port=65535,
+        timescale=TimescalePolicy.REQUIRE,
+        data_dir=Path("/var/lib/aurum"),
+        pg_bin=Path("/usr/lib/postgresql/17/bin"),
+        pool_size=1,
+        statement_timeout=timedelta(milliseconds=500),
+        max_body_bytes=1024,
+        stale_after=timedelta(seconds=30),
+        silent_after=timedelta(hours=1),
+        outbox_retention=timedelta(days=7),
+        log_level=LogLevel.WARNING,
+    )
+
+
+def test_the_case_of_a_choice_does_not_matter() -> None:
+    settings = load_settings({"AURUM_TIMESCALE": "OFF", "AURUM_LOG_LEVEL": "Debug"})
+    assert (settings.timescale, settings.log_level) == (TimescalePolicy.OFF, LogLevel.DEBUG)
+
+
+WHOLE_PORT = "must be a whole number from 1 to 65535."
+DURATION = "must be an ISO 8601 duration, such as PT30S, PT5M or P1D."
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "reason"),
+    [
+        ("AURUM_PORT", "0", WHOLE_PORT),
+        ("AURUM_PORT", "65536", WHOLE_PORT),
+        ("AURUM_PORT", "-1", WHOLE_PORT),
+        ("AURUM_PORT", "80.5", WHOLE_PORT),
+        ("AURUM_PORT", "http", WHOLE_PORT),
+        ("AURUM_PORT", "9" * 5000, WHOLE_PORT),
+        ("AURUM_POOL_SIZE", "0", "must be a whole number from 1 to 1000."),
+        ("AURUM_POOL_SIZE", "1001", "must be a whole number from 1 to 1000."),
+        ("AURUM_MAX_BODY_BYTES", "1023", "must be a whole number of at least 1024."),
+        ("AURUM_MAX_BODY_BYTES", "16MB", "must be a whole number of at least 1024."),
+        ("AURUM_ENV", "staging", "must be one of development, production."),
+        ("AURUM_TIMESCALE", "yes", "must be one of auto, require, off."),
+        ("AURUM_LOG_LEVEL", "verbose", "must be one of debug, info, warning, error."),
+        ("AURUM_STATEMENT_TIMEOUT", "half a minute", DURATION),
+        ("AURUM_STALE_AFTER", "P1M", DURATION),
+        ("AURUM_SILENT_AFTER", "inf", DURATION),
+        ("AURUM_OUTBOX_RETENTION", "nan", DURATION),
+    ],
+)
+def test_a_value_that_cannot_be_is_refused_with_its_name_and_what_would_be_right(
+    variable: str, value: str, reason: str
+) -> None:
+    assert refuse(**{variable: value}) == [f"{variable} is {value!r}: {reason}"]
+
+
+@pytest.mark.parametrize("value", ["PT0S", "-PT30S", "P36501D"])
+@pytest.mark.parametrize("variable", ["AURUM_STALE_AFTER", "AURUM_SILENT_AFTER", "AURUM_OUTBOX_RETENTION"])
+def test_a_duration_is_longer_than_nothing_and_shorter_than_a_century(variable: str, value: str) -> None:
+    assert f"{variable} must be longer than nothing, such as PT30S, and at most P36500D." in refuse(**{variable: value})
+
+
+@pytest.mark.parametrize("value", ["PT0S", "PT0.0009S", "-PT1S", "P25D"])
+def test_a_statement_timeout_that_postgres_would_not_take_is_refused(value: str) -> None:
+    assert refuse(AURUM_STATEMENT_TIMEOUT=value) == ["AURUM_STATEMENT_TIMEOUT must be from PT0.001S to P24D."]
+
+
+def test_silent_comes_after_stale() -> None:
+    assert refuse(AURUM_STALE_AFTER="PT15M") == ["AURUM_SILENT_AFTER must be longer than AURUM_STALE_AFTER."]
+    assert load_settings({"AURUM_STALE_AFTER": "PT14M59S"}).stale_after == timedelta(minutes=14, seconds=59)
+
+
+def test_all_refusals_come_at_once() -> None:
+    assert refuse(AURUM_PORT="x", AURUM_POOL_SIZE="0", AURUM_ENV="test") == [
+        "AURUM_ENV is 'test': must be one of development, production.",
+        f"AURUM_PORT is 'x': {WHOLE_PORT}",
+        "AURUM_POOL_SIZE is '0': must be a whole number from 1 to 1000.",
+    ]
+
+
+def test_production_needs_a_database() -> None:
+    assert refuse(AURUM_ENV="production") == [
+        "DATABASE_URL is not set: AURUM_ENV=production has no embedded server, "
+        "set it to postgresql://user:password@host:port/database."
+    ]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"mysql://aurum:{SECRET}@db/aurum",
+        f"aurum:{SECRET}@db/aurum",
+        SECRET,
+        f"postgresql://aurum:{SECRET}@[::1/aurum",
+        f"postgresql://aurum:{SECRET}\N{ACCOUNT OF}@db/aurum",
+    ],
+)
+def test_a_database_url_that_cannot_be_is_refused_and_not_shown(url: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        load_settings({"DATABASE_URL": url})
+    assert str(caught.value) == (
+        "DATABASE_URL is not a PostgreSQL URL: it must look like postgresql://user:password@host:port/database."
+    )
+    assert caught.value.__context__ is None
+
+
+@dataclass
+class EnvFile:
+    path: Path
+
+    def write(self, *lines: str) -> None:
+        self.path.write_text("\n".join(lines) + "\n")
+
+    def read(self) -> Settings:
+        return load_settings(read_environment(self.path))
+
+
+@pytest.fixture
+def env_file(tmp_path: Path) -> EnvFile:
+    return EnvFile(tmp_path / ".env")
+
+
+def test_the_env_file_is_read(env_file: EnvFile) -> None:
+    env_file.write("# ours", "AURUM_PORT=9000", "export AURUM_HOST='::1'")
+    assert (env_file.read().port, env_file.read().host) == (9000, "::1")
+
+
+def test_without_an_env_file_the_environment_is_enough(env_file: EnvFile, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AURUM_PORT", "9001")
+    assert env_file.read().port == 9001
+
+
+def test_the_env_file_of_the_working_folder_is_the_default(env_file: EnvFile, monkeypatch: pytest.MonkeyPatch) -> None:
+    env_file.write("AURUM_PORT=9000")
+    monkeypatch.chdir(env_file.path.parent)
+    assert load_settings().port == 9000
+
+
+def test_the_environment_wins_over_the_env_file(env_file: EnvFile, monkeypatch: pytest.MonkeyPatch) -> None:
+    env_file.write("AURUM_PORT=9000", "AURUM_POOL_SIZE=3")
+    monkeypatch.setenv("AURUM_PORT", "9001")
+    assert (env_file.read().port, env_file.read().pool_size) == (9001, 3)
+
+
+def test_an_empty_variable_counts_as_unset_and_hides_the_env_file(
+    env_file: EnvFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    env_file.write("DATABASE_URL=postgresql://db/aurum", "AURUM_PORT=", "AURUM_HOST")
+    monkeypatch.setenv("DATABASE_URL", "")
+    assert env_file.read() == Settings()
+    assert read_environment(env_file.path).keys().isdisjoint({"DATABASE_URL", "AURUM_PORT", "AURUM_HOST"})
+
+
+def test_names_that_look_like_ours_and_are_not_are_found() -> None:
+    environ = dict.fromkeys(
+        ["AURUM_PROT", "AURUM_DATABASE_URL", "AURUM_PORT", "AURUM_TEST_DATABASE_URL", "AURUM_CI_X", "PATH"], "1"
+    )
+    assert find_unknown(environ) == ["AURUM_DATABASE_URL", "AURUM_PROT"]
+
+
+def test_an_unknown_name_stops_nothing() -> None:
+    assert load_settings({"AURUM_PROT": "9000"}) == Settings()
+
+
+def test_the_example_is_what_the_generator_says() -> None:
+    assert (ROOT / ".env.example").read_text() == write_example()
+
+
+def test_the_example_names_every_setting_once_and_sets_none(env_file: EnvFile) -> None:
+    env_file.path.write_text(write_example())
+    assert env_file.read() == Settings()
+    for field in msgspec.structs.fields(Settings):
+        assert write_example().count(f"\n# {name_variable(field.name)}=") == 1, field.name
+    assert "\n\n# The port that the service listens on.\n# AURUM_PORT=8000\n\n" in write_example()
+    assert max(map(len, write_example().splitlines())) <= 120
+
+
+def test_the_example_with_the_marks_taken_off_gives_the_defaults(env_file: EnvFile) -> None:
+    lines = [
+        line.removeprefix("# ") for line in write_example().splitlines() if line.startswith(("# AURUM_", "# DATA"))
+    ]
+    env_file.write(*lines)
+    assert len(lines) == 14
+    examples = ("postgresql://aurum:password@127.0.0.1:5432/aurum", Path("/usr/lib/postgresql/17/bin"))
+    assert env_file.read() == Settings(database_url=examples[0], pg_bin=examples[1])

@@ -1,0 +1,176 @@
+"""Starting the service as people start it: it refuses what isn't right, and creates nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import asyncpg
+import httpx
+import pytest
+
+from app.migrations.state import list_migrations
+from tests.conftest import ROOT, find_program, make_environ, run_command
+
+FACTORY = "app.main:create_app"
+COMMANDS = [
+    pytest.param(["uvicorn", "--factory", FACTORY, "--port", "{port}"], id="uvicorn"),
+    pytest.param(["litestar", "--app", FACTORY, "run", "--port", "{port}"], id="litestar"),
+    pytest.param(["invoke", "serve"], id="invoke"),
+]
+
+
+def find_free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def fill(command: list[str], port: int) -> list[str]:
+    return [part.format(port=port) for part in command]
+
+
+@contextmanager
+def start(command: list[str], port: int, **variables: str) -> Iterator[subprocess.Popen[str]]:
+    program, *arguments = fill(command, port)
+    process = subprocess.Popen(
+        [find_program(program), *arguments],
+        cwd=ROOT,
+        env=make_environ(AURUM_PORT=str(port), **variables),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+async def wait_until_ready(port: int) -> httpx.Response:
+    async with httpx.AsyncClient(trust_env=False) as http, asyncio.timeout(30):
+        while True:
+            try:
+                return await http.get(f"http://127.0.0.1:{port}/health/ready")
+            except httpx.TransportError:
+                await asyncio.sleep(0.05)
+
+
+async def run_sql(url: str, *statements: str) -> None:
+    connection = await asyncpg.connect(url)
+    try:
+        for statement in statements:
+            await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
+async def count_tables(url: str) -> int:
+    connection = await asyncpg.connect(url)
+    try:
+        return int(await connection.fetchval("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'"))
+    finally:
+        await connection.close()
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+async def test_the_service_starts_and_stops_the_way_its_ecosystem_expects(
+    command: list[str], database_url: str
+) -> None:
+    port = find_free_port()
+    with start(command, port, DATABASE_URL=database_url) as process:
+        assert (await wait_until_ready(port)).json()["status"] == "ready"
+        process.send_signal(signal.SIGTERM)
+        output, _ = await asyncio.to_thread(process.communicate, timeout=15)
+        assert process.returncode in (0, -signal.SIGTERM, 128 + signal.SIGTERM), output
+        assert "Traceback" not in output
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+async def test_an_empty_database_is_refused_and_stays_empty(command: list[str], empty_database_url: str) -> None:
+    done = await asyncio.to_thread(run_command, *fill(command, find_free_port()), database_url=empty_database_url)
+    output = done.stdout + done.stderr
+    assert done.returncode == 3, output
+    assert f"SCHEMA_BEHIND: The database is behind this code: {len(list_migrations())} migration" in output
+    assert "Run: invoke migrate" in output
+    assert "Traceback" not in output
+    assert await count_tables(empty_database_url) == 0
+
+
+async def refuse(url: str, **variables: str) -> str:
+    command = ["uvicorn", "--factory", FACTORY, "--port", str(find_free_port())]
+    done = await asyncio.to_thread(run_command, *command, database_url=url, **variables)
+    assert done.returncode == 3, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stderr
+
+
+async def test_a_database_that_is_ahead_is_refused(database_url: str) -> None:
+    await run_sql(database_url, "INSERT INTO migration (name, app_name) VALUES ('2999-01-01T00:00:00:000000', 'app')")
+    message = await refuse(database_url)
+    assert "SCHEMA_AHEAD: The database is ahead of this code" in message
+    assert "2999-01-01T00:00:00:000000" in message
+
+
+async def test_a_database_of_another_branch_is_refused(database_url: str) -> None:
+    await run_sql(
+        database_url,
+        "DELETE FROM migration WHERE app_name = 'app'",
+        "INSERT INTO migration (name, app_name) VALUES ('2020-01-01T00:00:00:000000', 'app')",
+    )
+    assert "SCHEMA_FOREIGN" in await refuse(database_url)
+
+
+async def test_tables_that_no_migration_made_are_refused(empty_database_url: str) -> None:
+    await run_sql(empty_database_url, "CREATE TABLE machines (id int)", "CREATE TABLE alerts (id int)")
+    message = await refuse(empty_database_url)
+    assert (
+        "SCHEMA_FOREIGN: The database has tables that AurumAI's migrations did not make (alerts, machines)" in message
+    )
+
+
+async def test_the_bookkeeping_of_another_program_is_refused(empty_database_url: str) -> None:
+    await run_sql(empty_database_url, "CREATE TABLE migration (version text)")
+    assert "SCHEMA_FOREIGN: The database has a table \"migration\" that isn't Piccolo's" in await refuse(
+        empty_database_url
+    )
+
+
+async def test_a_server_that_cannot_be_reached_is_named() -> None:
+    message = await refuse(f"postgresql://aurum:secret@127.0.0.1:{find_free_port()}/aurum")
+    assert "DATABASE_UNAVAILABLE: The database of DATABASE_URL can't be reached" in message
+    assert "secret" not in message
+
+
+async def test_a_database_that_is_not_there_is_named(empty_database_url: str) -> None:
+    message = await refuse(empty_database_url.replace("/aurum_", "/nowhere_", 1))
+    assert 'database "nowhere_' in message
+    assert "does not exist" in message
+
+
+async def test_requiring_timescale_on_a_server_without_it_is_refused(
+    database_url: str, connection: asyncpg.Connection[asyncpg.Record]
+) -> None:
+    if await connection.fetchval("SELECT count(*) FROM pg_extension WHERE extname = 'timescaledb'"):
+        pytest.skip("this server has TimescaleDB")
+    message = await refuse(database_url, AURUM_TIMESCALE="require")
+    assert "TIMESCALE_REQUIRED: AURUM_TIMESCALE=require, but the database has no TimescaleDB" in message
+
+
+async def test_wrong_settings_are_named_all_at_once(tmp_path: Path) -> None:
+    command = ["uvicorn", "--factory", FACTORY, "--port", str(find_free_port())]
+    done = await asyncio.to_thread(
+        run_command, *command, database_url="mysql://secret@x/y", AURUM_PORT="70000", AURUM_ENV="prod"
+    )
+    assert done.returncode == 1
+    assert "AURUM_PORT is '70000'" in done.stderr
+    assert "AURUM_ENV is 'prod': must be one of development, production." in done.stderr
+    assert "secret" not in done.stderr
+    assert "Traceback" not in done.stderr

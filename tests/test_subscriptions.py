@@ -1,0 +1,201 @@
+"""The `measurements` subscription over graphql-transport-ws, on real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import asyncpg
+import pytest
+
+from app.events import fanout
+from app.events.outbox import forget_events
+from tests.client import ServiceClient
+from tests.conftest import run_service
+
+QUERY = """
+    subscription ($machineIds: [ID!], $metrics: [String!], $after: String) {
+      measurements(machineIds: $machineIds, metrics: $metrics, after: $after) {
+        cursor dropped measurements { machineId timestamp metrics machine { latest { metrics } } }
+      }
+    }
+"""
+
+
+def reading(machine_id: str, second: int, **metrics: float) -> dict[str, Any]:
+    return {"machine_id": machine_id, "timestamp": second * 1000, "metrics": metrics or {"a": float(second)}}
+
+
+def seconds(batch: Any) -> list[tuple[str, float]]:
+    return [(each["machineId"], each["metrics"]["a"]) for each in batch["measurements"]]
+
+
+async def test_a_batch_arrives_once_it_is_committed(service: ServiceClient) -> None:
+    await service.register("A", "B")
+    async with service.subscribe(QUERY) as subscription:
+        await service.ingest([reading("B", 2), reading("A", 2), reading("A", 1)])
+        batch = await subscription.next()
+        assert seconds(batch) == [("A", 1.0), ("A", 2.0), ("B", 2.0)]
+        assert batch["dropped"] == 0
+        assert batch["measurements"][0] == {
+            "machineId": "A",
+            "timestamp": "1970-01-01T00:00:01.000000Z",
+            "metrics": {"a": 1.0},
+            "machine": {"latest": {"metrics": {"a": 2.0}}},
+        }
+
+
+async def test_relations_are_as_new_as_their_batch(service: ServiceClient) -> None:
+    await service.register("A")
+    async with service.subscribe(QUERY) as subscription:
+        for second in (1, 2):
+            await service.ingest(reading("A", second))
+            batch = await subscription.next()
+            assert batch["measurements"][0]["machine"]["latest"]["metrics"] == {"a": float(second)}
+
+
+async def test_only_what_was_asked_for_arrives(service: ServiceClient) -> None:
+    await service.register("A", "B")
+    async with service.subscribe(QUERY, machineIds=["A"], metrics=["a"]) as subscription:
+        await service.ingest(reading("B", 1))
+        await service.ingest(reading("A", 1, b=1))
+        await service.ingest([reading("A", 2, a=7, b=8), reading("B", 2)])
+        batch = await subscription.next()
+        assert [(each["machineId"], each["metrics"]) for each in batch["measurements"]] == [("A", {"a": 7.0})]
+        await subscription.expect_silence()
+
+
+async def test_what_changed_nothing_is_no_event(service: ServiceClient) -> None:
+    await service.register("A")
+    await service.ingest(reading("A", 1))
+    async with service.subscribe(QUERY) as subscription:
+        await service.ingest(reading("A", 1))
+        await service.ingest(reading("A", 1, a=9))
+        await service.ingest([reading("Z", 1)])
+        await subscription.expect_silence()
+
+
+async def test_a_cursor_resumes_with_nothing_missed_or_doubled(service: ServiceClient) -> None:
+    await service.register("A")
+    async with service.subscribe(QUERY) as subscription:
+        await service.ingest(reading("A", 1))
+        cursor = (await subscription.next())["cursor"]
+    for second in range(2, 300):
+        await service.ingest(reading("A", second))
+    async with service.subscribe(QUERY, after=cursor) as subscription:
+        await service.ingest(reading("A", 300))
+        arrived = [seconds(await subscription.next())[0][1] for _ in range(299)]
+        assert arrived == [float(second) for second in range(2, 301)]
+        await subscription.expect_silence()
+
+
+async def test_a_cursor_resumes_at_another_process_after_a_restart(database_url: str) -> None:
+    async with run_service(database_url) as first:
+        await first.register("A")
+        async with first.subscribe(QUERY) as subscription:
+            await first.ingest(reading("A", 1))
+            cursor = (await subscription.next())["cursor"]
+        await first.ingest(reading("A", 2))
+    async with run_service(database_url) as second, second.subscribe(QUERY, after=cursor) as subscription:
+        assert seconds(await subscription.next()) == [("A", 2.0)]
+        await second.ingest(reading("A", 3))
+        assert seconds(await subscription.next()) == [("A", 3.0)]
+
+
+async def test_batches_of_one_process_arrive_at_another(database_url: str) -> None:
+    async with run_service(database_url) as first, run_service(database_url) as second:
+        await first.register("A")
+        async with second.subscribe(QUERY) as subscription:
+            await asyncio.gather(*(first.ingest(reading("A", n)) for n in range(20)))
+            arrived = [seconds(await subscription.next())[0][1] for _ in range(20)]
+            assert sorted(arrived) == [float(n) for n in range(20)]
+            await subscription.expect_silence()
+
+
+async def test_a_listener_that_lost_its_connection_catches_up(
+    service: ServiceClient, connection: asyncpg.Connection[asyncpg.Record]
+) -> None:
+    await service.register("A")
+    async with service.subscribe(QUERY) as subscription:
+        await service.ingest(reading("A", 1))
+        await subscription.next()
+        killed = await connection.fetch(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND query LIKE 'LISTEN%' OR wait_event = 'ClientRead' AND pid <> pg_backend_pid()"
+        )
+        assert killed
+        for second in (2, 3):
+            await service.ingest(reading("A", second))
+        assert seconds(await subscription.next()) == [("A", 2.0)]
+        assert seconds(await subscription.next()) == [("A", 3.0)]
+
+
+async def test_a_slow_subscriber_loses_the_oldest_and_is_told_how_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    from app.events.measurements import ReadingBatch
+
+    hub = fanout.Fanout()
+    with hub.subscribe() as subscription:
+        for number in range(1, fanout.QUEUE_LENGTH + 4):
+            hub.give(ReadingBatch(number, []))
+        batch, dropped = await subscription.take()
+        assert (batch.id, dropped) == (4, 3)
+        batch, dropped = await subscription.take()
+        assert (batch.id, dropped) == (5, 0)
+    assert hub.is_idle
+
+
+@pytest.mark.parametrize("cursor", ["", "x", "-1", "1.5", "9" * 30, "١"])
+async def test_a_cursor_that_is_none_is_refused(service: ServiceClient, cursor: str) -> None:
+    async with service.subscribe(QUERY, after=cursor) as subscription:
+        message = await subscription.next_message()
+    (error,) = message["payload"]["errors"] if message["type"] == "next" else message["payload"]
+    assert error["extensions"] == {"code": "BAD_USER_INPUT", "field": "after"}
+
+
+async def test_a_cursor_from_the_future_is_refused(service: ServiceClient) -> None:
+    async with service.subscribe(QUERY, after="1000000") as subscription:
+        message = await subscription.next_message()
+    (error,) = message["payload"]["errors"] if message["type"] == "next" else message["payload"]
+    assert error["extensions"] == {"code": "BAD_USER_INPUT", "field": "after"}
+
+
+async def test_a_cursor_older_than_what_is_kept_is_refused_and_a_kept_one_works(
+    service: ServiceClient, connection: asyncpg.Connection[asyncpg.Record]
+) -> None:
+    from datetime import timedelta
+
+    await service.register("A")
+    cursors = []
+    async with service.subscribe(QUERY) as subscription:
+        for second in range(4):
+            await service.ingest(reading("A", second))
+            cursors.append((await subscription.next())["cursor"])
+    await connection.execute("UPDATE outbox SET created_at = now() - interval '2 days' WHERE id <= $1", int(cursors[1]))
+    assert await forget_events(connection, timedelta(days=1)) == 1
+    async with service.subscribe(QUERY, after=cursors[1]) as subscription:
+        assert seconds(await subscription.next()) == [("A", 2.0)]
+    async with service.subscribe(QUERY, after=cursors[0]) as subscription:
+        message = await subscription.next_message()
+    (error,) = message["payload"]["errors"] if message["type"] == "next" else message["payload"]
+    assert error["extensions"]["code"] == "BAD_USER_INPUT"
+    assert "no longer kept" in error["message"]
+
+
+async def test_a_client_that_hangs_up_is_forgotten(service: ServiceClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    subscribed: set[fanout.Fanout] = set()
+    original = fanout.Fanout.subscribe
+
+    def watch(self: fanout.Fanout) -> Any:
+        subscribed.add(self)
+        return original(self)
+
+    monkeypatch.setattr(fanout.Fanout, "subscribe", watch)
+    await service.register("A")
+    async with service.subscribe(QUERY) as subscription:
+        await service.ingest(reading("A", 1))
+        await subscription.next()
+        (hub,) = subscribed
+        assert not hub.is_idle
+    async with asyncio.timeout(5):
+        while not hub.is_idle:
+            await asyncio.sleep(0.01)
