@@ -12,7 +12,6 @@ import subprocess
 import sys
 import uuid
 from collections.abc import AsyncIterator, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
@@ -21,6 +20,7 @@ import asyncpg
 import pytest
 import uvicorn
 
+from app.database import probe_edition
 from app.embedded import find_installation, open_embedded
 from app.main import create_app
 from app.settings import load_settings
@@ -64,39 +64,14 @@ def run_command(*command: str, database_url: str, **variables: str) -> subproces
     )
 
 
-def describe(url: str) -> str:
-    """What the server of a URL is, for people."""
-    # In a thread, because a fixture may be set up while the loop of the tests runs.
-    with ThreadPoolExecutor(1) as executor:
-        return executor.submit(asyncio.run, _describe(url)).result()
-
-
-async def _describe(url: str) -> str:
-    connection = await asyncpg.connect(url)
-    try:
-        version = await connection.fetchval("SELECT split_part(current_setting('server_version'), ' ', 1)")
-        row = await connection.fetchrow(
-            "SELECT default_version, current_setting('timescaledb.license', true) AS licence "
-            "FROM pg_available_extensions WHERE name = 'timescaledb'"
-        )
-    finally:
-        await connection.close()
-    if row is None:
-        return f"edition none: PostgreSQL {version} without TimescaleDB"
-    edition = {"timescale": "community", "apache": "apache"}.get(row["licence"], "none (TimescaleDB is not preloaded)")
-    return f"edition {edition}: PostgreSQL {version} with TimescaleDB {row['default_version']}"
-
-
 @pytest.fixture(scope="session")
-def server_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The URL of the server's maintenance database."""
     given = os.environ.get(SERVER_VARIABLE)
     if given:
-        request.config.stash[_described] = describe(given)
         yield given
         return
     with open_embedded(tmp_path_factory.mktemp("postgres"), find_installation(None, timescale=False).bin_dir) as server:
-        request.config.stash[_described] = describe(server.dsn)
         yield server.dsn
 
 
@@ -141,12 +116,18 @@ def community(request: pytest.FixtureRequest) -> Iterator[CommunityServer]:
 
 
 @pytest.fixture(scope="session")
-async def template(server_url: str) -> AsyncIterator[str]:
+async def template(request: pytest.FixtureRequest, server_url: str) -> AsyncIterator[str]:
     """The name of a database that `piccolo migrations forwards app` has brought up, to be copied."""
     async with make_database(server_url) as url:
         done = await asyncio.to_thread(run_command, "piccolo", "migrations", "forwards", "app", database_url=url)
         assert done.returncode == 0, done.stdout + done.stderr
         name = read_database(url)
+        connection = await asyncpg.connect(url)
+        try:
+            edition = await probe_edition(connection, timescale="auto")
+        finally:
+            await connection.close()
+        request.config.stash[_described] = f"edition {edition.name.value}: {edition}"
         # TimescaleDB's scheduler connects to every database it's in, and a database in use can't be copied.
         await _run_admin(
             server_url,

@@ -240,7 +240,7 @@ async def test_relations_take_as_many_statements_for_fifty_machines_as_for_one(
         [{"machine_id": name, "timestamp": n, "metrics": {"a": n}} for name in names for n in range(3)]
     )
     statements: list[str] = []
-    original = asyncpg.Connection._execute
+    original: Any = asyncpg.Connection._execute  # type: ignore[attr-defined]  # every statement passes through it
 
     async def count(self: Any, query: str, *args: Any, **kwargs: Any) -> Any:
         statements.append(query)
@@ -315,7 +315,9 @@ async def test_what_no_one_foresaw_is_hidden_behind_an_id(
     assert "secret" not in str(error)
 
 
-@pytest.mark.parametrize("body", [b"", b"x", b"[", b"\xff", b"[" * 100_000, b'{"query": 5}', b"{}", b"null", b"[]", b"[null]"])
+@pytest.mark.parametrize(
+    "body", [b"", b"x", b"[", b"\xff", b"[" * 100_000, b'{"query": 5}', b"{}", b"null", b"[]", b"[null]"]
+)
 async def test_a_request_that_is_no_graphql_is_answered_with_400(service: ServiceClient, body: bytes) -> None:
     response = await service.http.post("/graphql", content=body, headers={"content-type": "application/json"})
     assert response.status_code == 400

@@ -56,7 +56,7 @@ async def has_extension(url: str) -> bool:
     return await fetch(url, "SELECT 1 FROM pg_extension WHERE extname = 'timescaledb'") != []
 
 
-async def read_hypertables(url: str) -> dict[str, int]:
+async def read_hypertables(url: str) -> dict[Any, Any]:
     if not await has_extension(url):
         return {}
     rows = await fetch(
@@ -64,7 +64,7 @@ async def read_hypertables(url: str) -> dict[str, int]:
         "SELECT hypertable_name::text, extract(day FROM time_interval)::int FROM timescaledb_information.dimensions "
         "WHERE hypertable_schema = 'public' AND column_name = 'timestamp'",
     )
-    return {name: days for name, days in rows}
+    return dict(rows)
 
 
 async def read_catalogue(url: str) -> dict[str, list[tuple[Any, ...]]]:

@@ -139,7 +139,7 @@ async def test_a_long_series_is_thinned_out_and_keeps_its_extremes(service: Serv
     values = {n / 60: {"a": math.sin(n / 50)} for n in range(3000)}
     values[1234 / 60] = {"a": 99.0}
     values[2345 / 60] = {"a": -99.0}
-    await load(service, "PRESS-1", values)  # type: ignore[arg-type]  # dict is invariant
+    await load(service, "PRESS-1", values)
     (series,) = await ask(service, maxPoints=100)
     assert series["resolution"] == "DOWNSAMPLED"
     assert series["sourceRows"] == 3000

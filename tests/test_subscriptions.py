@@ -121,9 +121,9 @@ async def test_a_listener_that_lost_its_connection_catches_up(
         await subscription.next()
         killed = await connection.fetch(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-            "WHERE datname = current_database() AND query LIKE 'LISTEN%' OR wait_event = 'ClientRead' AND pid <> pg_backend_pid()"
+            "WHERE datname = current_database() AND application_name = 'aurumai listener'"
         )
-        assert killed
+        assert len(killed) == 1
         for second in (2, 3):
             await service.ingest(reading("A", second))
         assert seconds(await subscription.next()) == [("A", 2.0)]
@@ -144,7 +144,7 @@ async def test_a_slow_subscriber_loses_the_oldest_and_is_told_how_many(monkeypat
     assert hub.is_idle
 
 
-@pytest.mark.parametrize("cursor", ["", "x", "-1", "1.5", "9" * 30, "١"])
+@pytest.mark.parametrize("cursor", ["", "x", "-1", "1.5", "9" * 30, "\u0661"])
 async def test_a_cursor_that_is_none_is_refused(service: ServiceClient, cursor: str) -> None:
     async with service.subscribe(QUERY, after=cursor) as subscription:
         message = await subscription.next_message()
@@ -197,5 +197,5 @@ async def test_a_client_that_hangs_up_is_forgotten(service: ServiceClient, monke
         (hub,) = subscribed
         assert not hub.is_idle
     async with asyncio.timeout(5):
-        while not hub.is_idle:
+        while not hub.is_idle:  # noqa: ASYNC110 - the service has no event for it
             await asyncio.sleep(0.01)

@@ -50,6 +50,7 @@ class Listener:
             try:
                 connection = await self._database.engine.get_new_connection()
                 try:
+                    await connection.execute("SET application_name = 'aurumai listener'")
                     await connection.add_listener(CHANNEL, lambda *_: self._wake.set())
                     connection.add_termination_listener(lambda *_: self._wake.set())
                     delay = FIRST_DELAY

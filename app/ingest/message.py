@@ -109,10 +109,11 @@ def read_objects(rows: Sequence[Mapping[str, Any]], now: datetime) -> Submission
 
 
 def _split_rows(body: bytes, single: bool) -> list[msgspec.Raw]:
-    # The check of a reading may have stopped before a fault of the JSON: now all of it is read.
+    # The check of a reading may have stopped before a fault of the JSON or of a text: now all of it is read.
     try:
+        body.decode()
         return [_row.decode(body)] if single else _rows.decode(body)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise _refuse_body(error) from error
 
 
@@ -122,7 +123,7 @@ def _read_rows(rows: Sequence[msgspec.Raw], now: datetime) -> Submission:
     for index, row in enumerate(rows):
         try:
             readings.append((index, _one.decode(row)))
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        except (msgspec.DecodeError, RecursionError):
             rejected.append(_explain(index, _parse_leniently(row)))
     return _merge_rejected(_check_all(readings, now), rejected)
 
@@ -145,7 +146,7 @@ def _refuse_body(error: Exception) -> InvalidInput:
     if isinstance(error, RecursionError):
         return InvalidInput("The body is nested too deeply: send one reading or an array of readings.")
     if isinstance(error, UnicodeDecodeError):
-        return InvalidInput(f"The body is not UTF-8: the byte at position {error.start} of a text can't be read.")
+        return InvalidInput("The body is not UTF-8: a text in it has a byte that can't be read.")
     reason = str(error).split(" - at ")[0].replace("`", "")
     return InvalidInput(f"The body is not one reading or an array of readings in JSON: {reason}.")
 

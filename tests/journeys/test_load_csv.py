@@ -1,0 +1,140 @@
+"""`invoke load-csv`, on a file of our own and, where it's there, on NAB's machine temperature."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+from collections import Counter
+from datetime import UTC, datetime
+from pathlib import Path
+from subprocess import CompletedProcess
+from typing import Any
+
+import pytest
+
+from tests.conftest import ROOT, run_command, run_service
+
+NAB = ROOT.parent / "shared" / "data" / "nab" / "machine_temperature_system_failure.csv"
+
+
+async def load(database_url: str, file: Path, *options: str) -> CompletedProcess[str]:
+    command = ["invoke", "load-csv", "--file", str(file), "--machine", "PRESS-1", *options]
+    return await asyncio.to_thread(run_command, *command, database_url=database_url)
+
+
+async def ask_series(database_url: str, start: str, end: str) -> Any:
+    query = """
+        query ($from: DateTime!, $to: DateTime!) {
+          series(machineIds: ["PRESS-1"], from: $from, to: $to, maxPoints: 100000) { metric timestamps values sourceRows }
+        }
+    """
+    async with run_service(database_url) as service:
+        return (await service.ask(query, **{"from": start, "to": end}))["series"]
+
+
+async def test_a_file_is_loaded_and_each_bad_row_named_with_its_line(database_url: str, tmp_path: Path) -> None:
+    file = tmp_path / "press.csv"
+    file.write_text(
+        "timestamp,value,rpm\n"
+        "2026-01-31 12:00:00,1.5,\n"
+        "2026-01-31 12:00:01,2.5,900\n"
+        "not a time,3,1\n"
+        "2026-01-31 12:00:02,warm,1\n"
+        "2026-01-31 12:00:03,4\n"
+        "\n"
+        '2026-01-31 12:00:04,"5,1\n'
+        "2026-01-31 12:00:05,nan,1\n"
+        "2026-01-31 12:00:06,,\n"
+        "2026-01-31 12:00:01,2.5,900\n"
+        "2026-01-31 12:00:01,2.6,900\n"
+        "2026-01-31T12:00:07+01:00,7,7\n"
+        "9999-12-31 23:59:59,1,1\n"
+    )
+    done = await load(database_url, file, "--timezone", "America/Santiago")
+    assert done.returncode == 1
+    assert "Registered PRESS-1, which was new." in done.stdout
+    assert "12 rows: 3 accepted, 1 duplicates, 1 conflicts, 7 rejected." in done.stdout
+    assert "Timestamps without an offset were taken as America/Santiago." in done.stdout
+    lines = done.stderr.splitlines()
+    assert [line.split(":")[0] for line in lines] == [
+        "line 4",
+        "line 5",
+        "line 6",
+        "line 8",
+        "line 9",
+        "line 10",
+        "line 14",
+    ]
+    assert (
+        lines[0]
+        == "line 4: timestamp is 'not a time': it must be an ISO 8601 date and time, or milliseconds since 1970."
+    )
+    assert lines[1] == "line 5: value is 'warm': it must be a number."
+    assert lines[2] == "line 6: 2 columns, but the first line names 3."
+    assert lines[4] == "line 9: metrics.value is nan: it must be a finite number in double precision."
+    assert lines[5] == "line 10: metrics is empty: send at least one."
+
+    rpm, value = await ask_series(database_url, "2026-01-31T00:00:00Z", "2026-02-01T00:00:00Z")
+    assert value["timestamps"] == [
+        "2026-01-31T11:00:07.000000Z",
+        "2026-01-31T15:00:00.000000Z",
+        "2026-01-31T15:00:01.000000Z",
+    ]
+    assert value["values"] == [7.0, 1.5, 2.5]
+    assert rpm["values"] == [7.0, 900.0]
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "message"),
+    [
+        (None, [], "can't be read: No such file or directory."),
+        ("", [], "The first line must name the columns"),
+        ("a,b\n1,2\n", [], "The first line must name the columns"),
+        ("timestamp\n1\n", [], "The first line must name the columns"),
+        ("timestamp,a,a\n1,2,3\n", [], "The first line must name the columns"),
+        ("timestamp,a\n", ["--timezone", "Mars/Olympus"], "'Mars/Olympus' is not a time zone"),
+        ("timestamp,a\n", ["--timezone", "../../etc/passwd"], "is not a time zone"),
+    ],
+)
+async def test_a_file_that_cannot_be_read_is_refused_in_a_sentence(
+    database_url: str, tmp_path: Path, text: str | None, options: list[str], message: str
+) -> None:
+    file = tmp_path / "press.csv"
+    if text is not None:
+        file.write_text(text)
+    done = await load(database_url, file, *options)
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(not NAB.exists(), reason="NAB's data is not beside this checkout")
+async def test_nab_answers_value_by_value(database_url: str) -> None:
+    with NAB.open(newline="") as file:
+        rows = [
+            (datetime.fromisoformat(row["timestamp"]).replace(tzinfo=UTC), float(row["value"]))
+            for row in csv.DictReader(file)
+        ]
+    expected: dict[datetime, float] = {}
+    for instant, value in rows:
+        expected.setdefault(instant, value)
+    repeated = Counter("same" if expected[instant] == value else "other" for instant, value in rows)
+    same, other = repeated["same"] - len(expected), repeated["other"]
+    assert (len(rows), same + other) == (22_695, 12)
+
+    done = await load(database_url, NAB)
+    assert done.returncode == 0, done.stderr
+    assert f"22,695 rows: {len(expected):,} accepted, {same} duplicates, {other} conflicts, 0 rejected." in done.stdout
+    assert "Timestamps without an offset were taken as UTC." in done.stdout
+
+    (series,) = await ask_series(database_url, "2013-12-01T00:00:00Z", "2014-03-01T00:00:00Z")
+    assert series["metric"] == "value"
+    assert series["sourceRows"] == len(expected) == 22_683
+    instants = sorted(expected)
+    assert series["timestamps"] == [instant.strftime("%Y-%m-%dT%H:%M:%S.%fZ") for instant in instants]
+    assert series["values"] == [expected[instant] for instant in instants]
+
+    again = await load(database_url, NAB)
+    assert (
+        f"22,695 rows: 0 accepted, {len(expected) + same:,} duplicates, {other} conflicts, 0 rejected." in again.stdout
+    )
