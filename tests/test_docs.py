@@ -1,0 +1,78 @@
+"""What the documents say is there, is there; what the README shows, happens."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import subprocess
+from typing import Any
+
+import msgspec
+from invoke.loader import FilesystemLoader
+
+import app.simulator.calls
+from app.errors import AurumError
+from app.graphql.schema import make_schema
+from app.ingest.message import RejectionCode
+from app.settings import Settings, name_variable
+from tests.client import ServiceClient
+from tests.conftest import ROOT
+
+REFERENCE = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def list_subclasses(kind: type[AurumError]) -> list[type[AurumError]]:
+    return [each for child in kind.__subclasses__() for each in (child, *list_subclasses(child))]
+
+
+def test_every_setting_is_documented() -> None:
+    for field in Settings.__struct_fields__:
+        assert f"| `{name_variable(field)}` |" in REFERENCE
+
+
+def test_every_task_is_documented() -> None:
+    module, _ = FilesystemLoader(start=str(ROOT)).load("tasks")
+    from invoke.collection import Collection
+
+    for name in Collection.from_module(module).task_names:
+        assert re.search(rf"^\|.*`{name}`", REFERENCE, re.MULTILINE), name
+
+
+def test_every_error_code_is_documented() -> None:
+    assert app.simulator.calls  # its errors are part of the tree
+    codes = {each.code for each in list_subclasses(AurumError) if "code" in vars(each)}
+    codes |= {code.value for code in RejectionCode}
+    assert {code for code in codes if f"`{code}`" not in REFERENCE} == set()
+
+
+def test_every_error_is_in_the_drawing_of_the_tree() -> None:
+    import app.errors
+
+    drawing = app.errors.__doc__ or ""
+    for each in list_subclasses(AurumError):
+        if each.__module__ == "app.errors":
+            assert f"── {each.__name__}" in drawing
+
+
+def test_schema_graphql_is_what_the_code_says() -> None:
+    assert (ROOT / "schema.graphql").read_text(encoding="utf-8") == make_schema().as_str() + "\n"
+
+
+def read_blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+async def test_the_readme_s_example_answers_what_the_readme_shows(service: ServiceClient) -> None:
+    (commands,) = [block for block in read_blocks("sh") if "curl" in block]
+    received, answered = [msgspec.json.decode(block) for block in read_blocks("json")]
+    (query,) = read_blocks("graphql")
+
+    outputs: list[Any] = []
+    for command in commands.replace("http://127.0.0.1:8000", service.url).split("\n\n"):
+        done = await asyncio.to_thread(
+            subprocess.run, ["bash", "-c", command], capture_output=True, text=True, timeout=20, check=True
+        )
+        outputs.append(msgspec.json.decode(done.stdout))
+    assert outputs == [{"data": {"registerMachine": {"machineId": "PRESS-1"}}}, received]
+    assert await service.post_graphql(query) == answered
