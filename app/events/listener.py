@@ -60,6 +60,9 @@ class Listener:
                     connection.terminate()
             except (*UNREACHABLE, asyncpg.PostgresError) as error:
                 logger.warning("The outbox listener lost its connection (%s); trying again in %.1f s.", error, delay)
+            except Exception:
+                # A listener that died of a bug would leave every subscriber waiting, with nothing to show for it.
+                logger.exception("The outbox listener failed; trying again in %.1f s.", delay)
             await asyncio.sleep(delay)
             delay = min(delay * 2, LONGEST_DELAY)
 
