@@ -56,8 +56,8 @@ def create_app(settings: Settings | None = None) -> Litestar:
     A setting that can't be right ends the process with one line for each.
     """
     if settings is None:
-        environ = read_environment()
         try:
+            environ = read_environment()
             settings = load_settings(environ)
         except SettingsError as error:
             sys.exit(f"{error.code}: {error}")

@@ -121,8 +121,16 @@ def find_unknown(environ: Mapping[str, str | None]) -> list[str]:
 
 
 def read_environment(env_file: Path = Path(".env")) -> dict[str, str]:
-    """The variables of `.env`, if it's there, and over them those of the process. An empty one counts as unset."""
-    merged = {**dotenv_values(env_file), **os.environ}
+    """The variables of `.env`, if it's there, and over them those of the process. An empty one counts as unset.
+
+    Raises SettingsError when the file can't be read.
+    """
+    try:
+        # As they stand: a password may hold `${`.
+        written = dotenv_values(env_file, interpolate=False)
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{env_file} can't be read: {error}.") from error
+    merged = {**written, **os.environ}
     return {name: value for name, value in merged.items() if value}
 
 

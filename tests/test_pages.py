@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import itertools
 import random
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeAlias
 
@@ -246,8 +248,8 @@ async def test_a_page_says_whether_there_is_more_on_either_side(
 
 
 async def test_an_empty_table_is_one_empty_page(connection: Connection) -> None:
-    for size in ({"first": 3}, {"last": 3}, {"first": 0}, {}):
-        assert await find_page(connection, MACHINES, PageRequest(**size)) == Page([], [], False, False)
+    for request in (PageRequest(first=3), PageRequest(last=3), PageRequest(first=0), PageRequest()):
+        assert await find_page(connection, MACHINES, request) == Page([], [], False, False)
 
 
 async def test_without_a_size_a_page_has_a_hundred_rows(connection: Connection) -> None:
@@ -360,29 +362,38 @@ async def test_a_cursor_with_bytes_changed_is_taken_for_a_place_or_refused(conne
     await add_readings(connection, "A", *range(5))
     chance = random.Random(13)
     cursor = (await find_page(connection, MEASUREMENTS, PageRequest(order=NEWEST))).cursors[2]
-    outcomes = {"page": 0, "refused": 0}
+    outcomes: Counter[str] = Counter()
     for _ in range(600):
         content = bytearray(base64.urlsafe_b64decode(cursor))
-        for _ in range(chance.randint(1, 3)):
-            content[chance.randrange(len(content))] = chance.randrange(256)
+        for _ in range(chance.randint(1, 2)):
+            content[chance.randrange(len(content))] = chance.choice(b'0123456789-+:.TZA"[],\\\0\xff')
+        request = PageRequest(order=NEWEST, after=encode(bytes(content)))
         try:
-            page = await find_page(connection, MEASUREMENTS, PageRequest(order=NEWEST, after=encode(bytes(content))))
-            assert page.has_next is False
-            outcomes["page"] += 1
+            page = await find_page(connection, MEASUREMENTS, request)
         except InvalidInput as error:
-            assert error.field == "after"
-            outcomes["refused"] += 1
+            outcomes[str(error.field)] += 1
+        else:
+            outcomes["page" if len(page.rows) <= 5 and not page.has_next else "odd page"] += 1
+    assert set(outcomes) == {"page", "after"}
     assert min(outcomes.values()) > 20, outcomes
+
+
+def show(page: Page) -> tuple[object, ...]:
+    """A page without the column that says whose it is."""
+    rows = [{name: row[name] for name in MEASUREMENTS.selected} for row in page.rows]
+    return rows, page.cursors, page.has_next, page.has_previous
 
 
 async def test_pages_of_several_machines_are_the_pages_of_each(connection: Connection) -> None:
     await fill(connection)
     machine_ids = ["g.2", "B", "nobody", "e-3", "a", "d"]
-    for order, size in itertools.product(MEASUREMENT_ORDERS, ({"first": 2}, {"last": 2}, {"first": 0}, {"first": 9})):
-        together = await find_pages(connection, MEASUREMENTS, PageRequest(order=order, **size), machine_ids)
+    sizes = [PageRequest(first=2), PageRequest(last=2), PageRequest(first=0), PageRequest(first=9)]
+    for order, size in itertools.product(MEASUREMENT_ORDERS, sizes):
+        together = await find_pages(connection, MEASUREMENTS, replace(size, order=order), machine_ids)
         for machine_id, page in zip(machine_ids, together, strict=True):
             own = Clause("machine_id = $$::text", (machine_id,))
-            assert page == await find_page(connection, MEASUREMENTS, PageRequest(where=own, order=order, **size))
+            alone = await find_page(connection, MEASUREMENTS, replace(size, order=order, where=own))
+            assert show(page) == show(alone)
     assert [len(page.rows) for page in together] == [6, 6, 0, 5, 5, 0]
 
 
@@ -410,8 +421,8 @@ async def test_a_machine_asked_for_twice_has_the_same_page_twice(connection: Con
     await fill(connection)
     one, other, again = await find_pages(connection, MEASUREMENTS, PageRequest(order=NEWEST, first=3), ["a", "B", "a"])
     assert one == again
-    assert [machine_id for machine_id, _ in read_seconds(one)] == ["a"] * 3
-    assert [machine_id for machine_id, _ in read_seconds(other)] == ["B"] * 3
+    assert read_seconds(one) == [("a", 4.0), ("a", 3.0), ("a", 2.0)]
+    assert read_seconds(other) == [("B", 11.0), ("B", 4.0), ("B", 3.0)]
     assert await find_pages(connection, MEASUREMENTS, PageRequest(), []) == []
 
 

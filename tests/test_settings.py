@@ -261,3 +261,17 @@ def test_the_example_with_the_marks_taken_off_gives_the_defaults(env_file: EnvFi
     assert len(lines) == 14
     examples = ("postgresql://aurum:password@127.0.0.1:5432/aurum", Path("/usr/lib/postgresql/17/bin"))
     assert env_file.read() == Settings(database_url=examples[0], pg_bin=examples[1])
+
+
+def test_a_password_in_the_file_stands_as_it_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DATABASE_URL", raising=False)
+    file = tmp_path / ".env"
+    file.write_text("DATABASE_URL=postgresql://aurum:a${HOME}b@127.0.0.1/aurum\n")
+    assert read_environment(file)["DATABASE_URL"] == "postgresql://aurum:a${HOME}b@127.0.0.1/aurum"
+
+
+def test_a_file_that_is_not_text_is_refused_by_name(tmp_path: Path) -> None:
+    file = tmp_path / ".env"
+    file.write_bytes(b"AURUM_PORT=\xff\n")
+    with pytest.raises(SettingsError, match=r"\.env can't be read"):
+        read_environment(file)

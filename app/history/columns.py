@@ -58,14 +58,23 @@ def thin_out(instants: Instants, values: Values, points: int) -> tuple[Instants,
     # One microsecond more than the range divided by `spans`: a product of both wouldn't fit an int64 over ten years.
     width = int(instants[-1] - instants[0]) // spans + 1
     span = (instants - instants[0]) // width
-    starts = np.flatnonzero(np.diff(span, prepend=-1))
-    chosen = {0, len(instants) - 1}
-    for start, end in zip(starts, [*starts[1:], len(instants)], strict=True):
-        stretch = values[start:end]
-        empty = np.isnan(stretch)
-        if empty.any():
-            chosen.add(int(start + np.argmax(empty)))
-        if not empty.all():
-            chosen.update((int(start + np.nanargmin(stretch)), int(start + np.nanargmax(stretch))))
-    kept = np.array(sorted(chosen))
+    empty = np.isnan(values)
+    ends = np.array([0, len(instants) - 1])
+    kept = np.unique(np.concatenate([ends, _first_of_each(span, empty), *_extremes_of_each(span, values, ~empty)]))
     return instants[kept], values[kept]
+
+
+def _first_of_each(span: Instants, chosen: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+    """The place of the first chosen point of each span."""
+    places = np.flatnonzero(chosen)
+    return places[np.unique(span[places], return_index=True)[1]]
+
+
+def _extremes_of_each(
+    span: Instants, values: Values, chosen: npt.NDArray[np.bool_]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """The places of the least and of the greatest chosen point of each span."""
+    places = np.flatnonzero(chosen)
+    places = places[np.lexsort((values[places], span[places]))]
+    starts = np.unique(span[places], return_index=True)[1]
+    return places[starts], places[np.append(starts[1:], len(places)) - 1] if len(places) else places

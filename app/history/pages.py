@@ -167,7 +167,7 @@ async def find_pages(
         f"SELECT owner, {columns} FROM unnest(${len(arguments) + 1}::text[]) AS owners (owner) "
         f"CROSS JOIN LATERAL ({page}) AS page ORDER BY owner, {direction}",
         *arguments,
-        list(machine_ids),
+        list(dict.fromkeys(machine_ids)),
     )
     found: dict[str | None, list[asyncpg.Record]] = {machine_id: [] for machine_id in machine_ids}
     for row in rows:
