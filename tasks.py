@@ -317,13 +317,13 @@ def _require_yes(yes: bool) -> None:
 @task(help={"only": "pytest's -k: run only the tests whose names match"})
 def tests(c: Context, only: str = "") -> None:
     """Runs the tests; AURUM_TEST_DATABASE_URL names another server than the embedded one."""
-    _run_tool(c, "pytest", *(["-k", only] if only else []))
+    _run_tool(c, "pytest", "-n", "auto", "--dist", "loadscope", *(["-k", only] if only else []))
 
 
 @task
 def test_coverage(c: Context) -> None:
     """Runs the tests and shows which lines they don't reach."""
-    _run_tool(c, "pytest", "--cov=app", "--cov-report=term-missing:skip-covered")
+    _run_tool(c, "pytest", "-n", "auto", "--dist", "loadscope", "--cov=app", "--cov-report=term-missing:skip-covered")
 
 
 @task

@@ -14,6 +14,7 @@ import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
@@ -30,8 +31,7 @@ from tests.timescale.community import CommunityServer, CommunityServerError
 ROOT = Path(__file__).parent.parent
 SERVER_VARIABLE = "AURUM_TEST_DATABASE_URL"
 
-_described = pytest.StashKey[str]()
-_community = pytest.StashKey[str]()
+_editions = pytest.StashKey[set[str]]()
 
 
 def replace_database(url: str, name: str) -> str:
@@ -75,10 +75,21 @@ def server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield server.dsn
 
 
+def _tell_edition(config: pytest.Config, sentence: str) -> None:
+    config.stash.setdefault(_editions, set()).add(sentence)
+    if hasattr(config, "workeroutput"):  # pytest-xdist's way from a worker to the process that reports
+        config.workeroutput["editions"] = sorted(config.stash[_editions])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    editions = getattr(node, "workeroutput", {}).get("editions", [])
+    node.config.stash.setdefault(_editions, set()).update(editions)
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    terminalreporter.write_line(f"Ran on {config.stash.get(_described, 'no database')}.")
-    if _community in config.stash:
-        terminalreporter.write_line(f"Ran the migrations on edition community as well: {config.stash[_community]}.")
+    for sentence in sorted(config.stash.setdefault(_editions, set()) or ["Ran on no database."]):
+        terminalreporter.write_line(sentence)
 
 
 async def _run_admin(url: str, *statements: str) -> None:
@@ -111,7 +122,7 @@ def community(request: pytest.FixtureRequest) -> Iterator[CommunityServer]:
             if os.environ.get("CI"):
                 raise
             pytest.skip(f"TimescaleDB Community can't be had here: {error}")
-        request.config.stash[_community] = server.version
+        _tell_edition(request.config, f"Ran the migrations on edition community as well: {server.version}.")
         yield server
 
 
@@ -127,7 +138,7 @@ async def template(request: pytest.FixtureRequest, server_url: str) -> AsyncIter
             edition = await probe_edition(connection, timescale="auto")
         finally:
             await connection.close()
-        request.config.stash[_described] = f"edition {edition.name.value}: {edition}"
+        _tell_edition(request.config, f"Ran on edition {edition.name.value}: {edition}.")
         # TimescaleDB's scheduler connects to every database it's in, and a database in use can't be copied.
         await _run_admin(
             server_url,
