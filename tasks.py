@@ -332,7 +332,7 @@ def lint(c: Context) -> None:
     _run_tool(c, "ruff", "check", ".")
     _run_tool(c, "ruff", "format", "--check", ".")
     with c.cd(str(ROOT)):
-        c.run(f"{Path(sys.executable).with_name('lint-imports')} --no-timing")
+        c.run(f"{Path(sys.executable).with_name('lint-imports')} --no-logo")
 
 
 @task

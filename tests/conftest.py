@@ -76,19 +76,21 @@ def server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def _tell_edition(config: pytest.Config, sentence: str) -> None:
-    config.stash.setdefault(_editions, set()).add(sentence)
+    told = config.stash.setdefault(_editions, set())
+    told.add(sentence)
     if hasattr(config, "workeroutput"):  # pytest-xdist's way from a worker to the process that reports
-        config.workeroutput["editions"] = sorted(config.stash[_editions])
+        config.workeroutput["editions"] = sorted(told)
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
     editions = getattr(node, "workeroutput", {}).get("editions", [])
-    node.config.stash.setdefault(_editions, set()).update(editions)
+    node.config.stash.setdefault(_editions, set[str]()).update(editions)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    for sentence in sorted(config.stash.setdefault(_editions, set()) or ["Ran on no database."]):
+    told = config.stash.get(_editions, None)
+    for sentence in sorted(told or {"Ran on no database."}):
         terminalreporter.write_line(sentence)
 
 
