@@ -1,4 +1,7 @@
-"""AurumAI's commands: `invoke --list` shows them, `invoke --help NAME` one of them."""
+"""AurumAI's commands: `invoke --list` shows them, `invoke --help NAME` one of them.
+
+What a command alone needs and takes long to import, it imports itself: the others stay quick.
+"""
 
 from __future__ import annotations
 
@@ -12,16 +15,13 @@ from contextlib import asynccontextmanager, contextmanager
 from datetime import tzinfo
 from pathlib import Path
 
-import uvicorn
 from invoke.context import Context
 from invoke.tasks import task
 
 from app.console import complain, say, show_progress
 from app.database import Database, connect
-from app.demo import check_port, make_url, run_demo
 from app.embedded import open_embedded
 from app.errors import AlreadyExists, AurumError, InvalidInput, SettingsError, StartupRefused
-from app.graphql.schema import make_schema
 from app.ingest.loader import LoadSummary, read_timezone
 from app.ingest.loader import load_csv as load_csv_file
 from app.ingest.writer import Writer
@@ -30,8 +30,6 @@ from app.migrations.state import MigrationState, list_migrations, read_state, re
 from app.piccolo_app import APP_CONFIG
 from app.registry import register_machine
 from app.settings import Settings, load_settings
-from app.simulator.calls import Event
-from app.simulator.client import FaultPlan, Progress, SimulationPlan, Summary, run_simulation
 from app.simulator.faults import Fault
 
 ROOT = Path(__file__).parent
@@ -76,7 +74,8 @@ def open_piccolo() -> Iterator[None]:
 
 def migrate_forwards(until: str = "all") -> None:
     """Applies what is pending, up to and including a migration."""
-    from piccolo_conf import DB  # noqa: PLC0415 - it opens a server where DATABASE_URL is unset, so only after we have
+    # It opens a server of its own where DATABASE_URL is unset, so only once that names ours.
+    from piccolo_conf import DB
 
     asyncio.run(apply_migrations(DB, say, until))
 
@@ -87,6 +86,8 @@ def migrate_forwards(until: str = "all") -> None:
 @task
 def demo(_: Context) -> None:
     """Everything at once: embedded PostgreSQL, migrations, the service, and three simulated machines."""
+    from app.demo import check_port, run_demo
+
     with report_errors():
         settings = load_settings()
         check_port(settings.host, settings.port)
@@ -99,6 +100,8 @@ def demo(_: Context) -> None:
 @task
 def serve(_: Context) -> None:
     """The service on AURUM_HOST and AURUM_PORT."""
+    import uvicorn
+
     with report_errors():
         settings = load_settings()
         uvicorn.run("app.main:create_app", factory=True, host=settings.host, port=settings.port)
@@ -107,6 +110,8 @@ def serve(_: Context) -> None:
 @task
 def dev(_: Context) -> None:
     """The service, started again whenever a file of app/ changes."""
+    import uvicorn
+
     with report_errors():
         settings = load_settings()
         with open_piccolo():
@@ -134,9 +139,11 @@ def simulate(
     _: Context, machines: int = 3, rate: float = 1.0, days: float = 7.0, seed: int = 21, fault: str = "", url: str = ""
 ) -> None:
     """Simulated machines that send readings to a running service over HTTP, until Ctrl-C."""
+    from app.simulator.client import FaultPlan, Progress, SimulationPlan, run_simulation
+
     with report_errors():
         plan = SimulationPlan(
-            url or make_url(load_settings()),
+            url or load_settings().local_url,
             machines=machines,
             rate=float(rate),
             days=float(days),
@@ -149,11 +156,10 @@ def simulate(
                 if progress.total is not None:
                     bar(progress.done, progress.total)
 
-            def tell(event: Event) -> None:
-                say(event.message)
-
-            summary = asyncio.run(run_simulation(plan, on_progress=show, on_event=tell))
-        _tell_summary(summary)
+            run = run_simulation(plan, on_progress=show, on_event=lambda event: say(event.message))
+            summary = asyncio.run(run)
+        rejected = sum(summary.rejected.values())
+        say(f"{summary.accepted:,} accepted, {summary.duplicates:,} duplicates, {rejected:,} rejected.")
 
 
 def _read_fault(name: str) -> Fault:
@@ -161,11 +167,6 @@ def _read_fault(name: str) -> Fault:
         return Fault(name)
     except ValueError as error:
         raise SettingsError(f"There is no fault {name!r}: choose one of {FAULTS}.") from error
-
-
-def _tell_summary(summary: Summary) -> None:
-    rejected = sum(summary.rejected.values())
-    say(f"{summary.accepted:,} accepted, {summary.duplicates:,} duplicates, {rejected:,} rejected.")
 
 
 @task(
@@ -301,7 +302,7 @@ async def _read_state() -> MigrationState:
 
 
 def _reverse(migration_id: str) -> None:
-    from piccolo_conf import DB  # noqa: PLC0415 - as above
+    from piccolo_conf import DB
 
     asyncio.run(reverse_migrations(DB, migration_id, say))
 
@@ -356,6 +357,8 @@ def mypy(c: Context) -> None:
 @task(help={"check": "change nothing; fail when the file isn't what the code says"})
 def graphql_schema(_: Context, check: bool = False) -> None:
     """Writes schema.graphql, the API as clients see it."""
+    from app.graphql.schema import make_schema
+
     sdl = make_schema().as_str() + "\n"
     if not check:
         SCHEMA_FILE.write_text(sdl, encoding="utf-8")

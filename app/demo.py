@@ -84,7 +84,7 @@ async def run_demo(settings: Settings, dsn: str) -> None:
 
 
 async def _simulate(settings: Settings) -> None:
-    url = make_url(settings)
+    url = settings.local_url
     with ExitStack() as stack:
         bar: Bar | None = None
 
@@ -108,9 +108,3 @@ async def _simulate(settings: Settings) -> None:
                 say(event.message)
 
         await run_simulation(SimulationPlan(url), on_progress=show, on_event=tell)
-
-
-def make_url(settings: Settings) -> str:
-    """Where a program on this machine reaches the service."""
-    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.host, settings.host)  # noqa: S104 - told apart, not bound
-    return f"http://{host}:{settings.port}"

@@ -104,6 +104,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = timedelta(days=1)
     log_level: Annotated[LogLevel, Meta(description="debug, info, warning or error.")] = LogLevel.INFO
 
+    @property
+    def local_url(self) -> str:
+        """Where a program on this machine reaches the service."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(self.host, self.host)  # noqa: S104 - told apart, not bound
+        return f"http://{host}:{self.port}"
+
 
 def name_variable(field: str) -> str:
     """The environment variable of a field of Settings."""
