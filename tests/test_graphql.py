@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import asyncpg
 import pytest
 
 from app.migrations.state import list_migrations
@@ -232,8 +233,6 @@ async def test_each_machine_has_a_page_and_a_count_of_its_own(service: ServiceCl
 async def test_relations_take_as_many_statements_for_fifty_machines_as_for_one(
     service: ServiceClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import asyncpg
-
     names = [f"M{number}" for number in range(50)]
     await service.register(*names)
     await service.ingest(
@@ -243,7 +242,8 @@ async def test_relations_take_as_many_statements_for_fifty_machines_as_for_one(
     original: Any = asyncpg.Connection._execute  # type: ignore[attr-defined]  # every statement passes through it
 
     async def count(self: Any, query: str, *args: Any, **kwargs: Any) -> Any:
-        statements.append(query)
+        if "typeinfo" not in query:  # asyncpg's own, once for each new connection of the pool
+            statements.append(query)
         return await original(self, query, *args, **kwargs)
 
     monkeypatch.setattr(asyncpg.Connection, "_execute", count)
@@ -260,7 +260,7 @@ async def test_relations_take_as_many_statements_for_fifty_machines_as_for_one(
         data = await service.ask(query, first=first)
         assert len(data["machines"]["nodes"]) == first
         counts.append(len(statements))
-    assert counts[0] == counts[1]
+    assert counts == [7, 7]
 
 
 async def test_storage_says_what_the_service_runs_on(service: ServiceClient, server_url: str) -> None:

@@ -101,7 +101,7 @@ async def test_the_demo_runs_stops_goes_on_and_survives_a_kill(tmp_path: Path) -
         assert output.endswith("Stopping.\nStopped.\n")
         assert "Traceback" not in output
         assert f"curl -s {url}/graphql" in output
-        assert list_processes(data_dir) == []
+        await asyncio.to_thread(wait_until_gone, data_dir, 5)
 
     with run_demo(data_dir, port) as demo:
         await asyncio.to_thread(demo.wait_for, "Live from")
@@ -120,7 +120,7 @@ async def test_the_demo_runs_stops_goes_on_and_survives_a_kill(tmp_path: Path) -
         assert third["machines"] == first["machines"]
         assert third["measurements"]["totalCount"] >= second["measurements"]["totalCount"]
         assert await asyncio.to_thread(demo.end, signal.SIGTERM) == 0
-        assert list_processes(data_dir) == []
+        await asyncio.to_thread(wait_until_gone, data_dir, 5)
 
 
 async def refuse(data_dir: Path, port: int) -> str:
@@ -128,7 +128,7 @@ async def refuse(data_dir: Path, port: int) -> str:
         assert await asyncio.to_thread(demo.process.wait, 60) == 1
         output = demo.log.read_text()
     assert "Traceback" not in output
-    assert list_processes(data_dir) == []
+    await asyncio.to_thread(wait_until_gone, data_dir, 5)
     return output.splitlines()[-1]
 
 

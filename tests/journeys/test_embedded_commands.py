@@ -9,7 +9,7 @@ from pathlib import Path
 
 from app.migrations.state import list_migrations
 from tests.conftest import ROOT, find_program, make_environ
-from tests.journeys.test_demo import list_processes
+from tests.journeys.test_demo import wait_until_gone
 from tests.test_startup import find_free_port, start, wait_until_ready
 
 
@@ -29,10 +29,10 @@ async def test_piccolo_s_own_commands_serve_the_embedded_server_too(tmp_path: Pa
     data_dir = tmp_path / ".aurum"
     forwards = await asyncio.to_thread(run, data_dir, "piccolo", "migrations", "forwards", "app")
     assert forwards.returncode == 0, forwards.stderr
-    assert list_processes(data_dir) == []
+    await asyncio.to_thread(wait_until_gone, data_dir, 5)
     current = await asyncio.to_thread(run, data_dir, "invoke", "migrate-current")
     assert current.stdout.splitlines()[-1] == list_migrations()[-1]
-    assert list_processes(data_dir) == []
+    await asyncio.to_thread(wait_until_gone, data_dir, 5)
 
 
 async def test_the_service_and_a_command_share_one_server(tmp_path: Path) -> None:
@@ -58,4 +58,4 @@ async def test_the_service_and_a_command_share_one_server(tmp_path: Path) -> Non
         assert (await wait_until_ready(port)).status_code == 200
         service.send_signal(signal.SIGTERM)
         await asyncio.to_thread(service.communicate, timeout=30)
-    assert list_processes(data_dir) == []
+    await asyncio.to_thread(wait_until_gone, data_dir, 5)
