@@ -10,19 +10,20 @@ import os
 import shlex
 import signal
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import tzinfo
 from pathlib import Path
+from typing import TypeVar
 
 from invoke.context import Context
 from invoke.tasks import task
 
 from app.console import complain, say, show_progress
-from app.database import Database, connect
+from app.database import Database, connect, explain_refusal
 from app.embedded import open_embedded
 from app.errors import AlreadyExists, AurumError, InvalidInput, SettingsError, StartupRefused
-from app.ingest.loader import LoadSummary, read_timezone
+from app.ingest.loader import LoadSummary, check_csv, read_timezone
 from app.ingest.loader import load_csv as load_csv_file
 from app.ingest.writer import Writer
 from app.migrations.runner import apply_migrations, reverse_migrations
@@ -31,6 +32,8 @@ from app.piccolo_app import APP_CONFIG
 from app.registry import register_machine
 from app.settings import Settings, load_settings
 from app.simulator.faults import Fault
+
+Number = TypeVar("Number", int, float)
 
 ROOT = Path(__file__).parent
 TABLES = [table._meta.tablename for table in APP_CONFIG.table_classes]  # noqa: SLF001 - Piccolo's documented way
@@ -102,8 +105,11 @@ def serve(_: Context) -> None:
     """The service on AURUM_HOST and AURUM_PORT."""
     import uvicorn
 
+    from app.demo import check_port
+
     with report_errors():
         settings = load_settings()
+        check_port(settings.host, settings.port)
         uvicorn.run("app.main:create_app", factory=True, host=settings.host, port=settings.port)
 
 
@@ -136,7 +142,7 @@ def dev(_: Context) -> None:
     }
 )
 def simulate(
-    _: Context, machines: int = 3, rate: float = 1.0, days: float = 7.0, seed: int = 21, fault: str = "", url: str = ""
+    _: Context, machines: str = "3", rate: str = "1", days: str = "7", seed: str = "21", fault: str = "", url: str = ""
 ) -> None:
     """Simulated machines that send readings to a running service over HTTP, until Ctrl-C."""
     from app.simulator.client import FaultPlan, Progress, SimulationPlan, run_simulation
@@ -144,10 +150,10 @@ def simulate(
     with report_errors():
         plan = SimulationPlan(
             url or load_settings().local_url,
-            machines=machines,
-            rate=float(rate),
-            days=float(days),
-            seed=seed,
+            machines=_read_number("machines", machines, int),
+            rate=_read_number("rate", rate, float),
+            days=_read_number("days", days, float),
+            seed=_read_number("seed", seed, int),
             fault=FaultPlan(_read_fault(fault)) if fault else None,
         )
         with show_progress("History", "readings") as bar:
@@ -156,10 +162,15 @@ def simulate(
                 if progress.total is not None:
                     bar(progress.done, progress.total)
 
-            run = run_simulation(plan, on_progress=show, on_event=lambda event: say(event.message))
-            summary = asyncio.run(run)
-        rejected = sum(summary.rejected.values())
-        say(f"{summary.accepted:,} accepted, {summary.duplicates:,} duplicates, {rejected:,} rejected.")
+            asyncio.run(run_simulation(plan, on_progress=show, on_event=lambda event: say(event.message)))
+
+
+def _read_number(name: str, text: str, kind: Callable[[str], Number]) -> Number:
+    try:
+        return kind(text)
+    except ValueError as error:
+        what = "a whole number" if kind is int else "a number"
+        raise SettingsError(f"--{name} is {text!r}: it must be {what}.") from error
 
 
 def _read_fault(name: str) -> Fault:
@@ -210,6 +221,7 @@ def load_csv(
 async def _load_csv(
     settings: Settings, path: Path, machine_id: str, zone: tzinfo, described: tuple[str, str]
 ) -> LoadSummary:
+    check_csv(path)
     async with open_database(settings) as database:
         try:
             await register_machine(machine_id, *described)
@@ -228,7 +240,8 @@ async def open_database(settings: Settings) -> AsyncIterator[Database]:
     try:
         database.bind(APP_CONFIG.table_classes)
         async with database.connection() as connection:
-            await require_schema(connection, TABLES)
+            with explain_refusal():
+                await require_schema(connection, TABLES)
         yield database
     finally:
         await database.close()
@@ -296,7 +309,8 @@ def migrate_history(_: Context) -> None:
 async def _read_state() -> MigrationState:
     connection = await connect(os.environ["DATABASE_URL"])
     try:
-        return await read_state(connection, list_migrations())
+        with explain_refusal():
+            return await read_state(connection, list_migrations())
     finally:
         await connection.close()
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import Enum
@@ -20,14 +20,16 @@ from asyncpg.pool import PoolConnectionProxy
 from piccolo.engine.postgres import PostgresEngine, PostgresTransaction
 from piccolo.table import Table
 
-from app.errors import DatabaseUnavailable, EditionMissing, InvalidInput, QueryTimeout, StartupRefused
+from app.errors import DatabaseBusy, DatabaseUnavailable, EditionMissing, InvalidInput, QueryTimeout, StartupRefused
 
 Connection: TypeAlias = "PoolConnectionProxy[asyncpg.Record] | asyncpg.Connection[asyncpg.Record]"
 
 CONNECT_TIMEOUT = 10.0  # seconds, to reach the server
 ACQUIRE_TIMEOUT = 10.0  # seconds, to get a connection of the pool
+GRACE = 5.0  # seconds that a server is given to end a statement by itself
 CLOSE_TIMEOUT = 5.0  # seconds, for what is under way when the pool closes
 OLDEST_POSTGRES = 15
+AWAY = "The database can't be reached just now: try again in a moment."
 BAD_CHARACTER = "A text has a character that can't be stored or looked for, such as NUL."
 
 # What asyncpg and the operating system raise when the server is away, starting, stopping or full.
@@ -35,8 +37,6 @@ UNREACHABLE = (
     OSError,
     TimeoutError,
     asyncpg.PostgresConnectionError,
-    asyncpg.InterfaceError,
-    asyncpg.InternalClientError,  # a connection that has read of the server's shutdown and is not closed yet
     asyncpg.CannotConnectNowError,
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
@@ -98,8 +98,10 @@ class Transaction(PostgresTransaction):
             if exception is None:
                 if not self._committed and not self._rolled_back:
                     await self.transaction.commit()
-            elif not self._rolled_back and not self.connection.is_closed():
-                await self.transaction.rollback()
+            elif not self._rolled_back:
+                # Where the connection is gone, so is the transaction; what was raised says more than that.
+                with suppress(*UNREACHABLE, asyncpg.InterfaceError, asyncpg.InternalClientError):
+                    await self.transaction.rollback()
         finally:
             self.engine.current_transaction.reset(self.context)
             await self._give_back()
@@ -133,9 +135,12 @@ def make_engine(dsn: str, *, timescale: str, statement_timeout: timedelta | None
         "plan_cache_mode": "force_custom_plan",
         "aurum.timescale": timescale,
     }
+    config: dict[str, object] = {"dsn": dsn, "server_settings": session, "timeout": CONNECT_TIMEOUT}
     if statement_timeout is not None:
         session["statement_timeout"] = str(statement_timeout // timedelta(milliseconds=1))
-    return Engine(config={"dsn": dsn, "server_settings": session, "timeout": CONNECT_TIMEOUT})
+        # A server that hangs can't keep its own time limit.
+        config["command_timeout"] = statement_timeout.total_seconds() + GRACE
+    return Engine(config=config)
 
 
 async def connect(dsn: str) -> Connection:
@@ -200,7 +205,7 @@ class Database:
                 connection = await pool.acquire(timeout=ACQUIRE_TIMEOUT)
             except asyncpg.PostgresError as error:
                 # Whatever a server says to a login that worked before, it isn't about the request.
-                raise DatabaseUnavailable("The database can't be reached just now: try again in a moment.") from error
+                raise DatabaseUnavailable(AWAY) from error
             try:
                 yield connection
             finally:
@@ -223,11 +228,28 @@ def explain_refusal() -> Iterator[None]:
     """Turns what can go wrong with a first connection into DatabaseUnavailable with a reason for the operator."""
     try:
         yield
-    except (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError) as error:
-        raise DatabaseUnavailable(f"The database refuses the login of DATABASE_URL: {error}.") from error
+    except (
+        asyncpg.InvalidAuthorizationSpecificationError,
+        asyncpg.InvalidCatalogNameError,
+        asyncpg.InsufficientPrivilegeError,
+        asyncpg.ObjectNotInPrerequisiteStateError,
+    ) as error:
+        raise DatabaseUnavailable(f"The database refuses the role of DATABASE_URL: {describe_error(error)}.") from error
     except UNREACHABLE as error:
-        reason = str(error) or type(error).__name__
-        raise DatabaseUnavailable(f"The database of DATABASE_URL can't be reached: {reason}.") from error
+        raise DatabaseUnavailable(f"The database of DATABASE_URL can't be reached: {describe_error(error)}.") from error
+    except (ValueError, OverflowError, asyncpg.InterfaceError):
+        # Without the reason, which may quote a part of the password.
+        raise DatabaseUnavailable(
+            "DATABASE_URL can't be used: its options or its port are not what asyncpg takes."
+        ) from None
+
+
+def describe_error(error: BaseException) -> str:
+    """What went wrong, on one line: PostgreSQL's message with its detail and hint, never the statement."""
+    parts = [str(error)]
+    if isinstance(error, asyncpg.PostgresError):
+        parts = [text for name in ("message", "detail", "hint") if (text := getattr(error, name, None))]
+    return " ".join(" ".join(parts).split()).rstrip(".") or type(error).__name__
 
 
 @contextmanager
@@ -247,9 +269,14 @@ def translate_errors() -> Iterator[None]:
             raise InvalidInput(BAD_CHARACTER) from error
         raise
     except UNREACHABLE as error:
-        if isinstance(error, ValueError):  # such as asyncpg's ClientConfigurationError: a bug of ours, not an outage
-            raise
-        raise DatabaseUnavailable("The database can't be reached just now: try again in a moment.") from error
+        raise DatabaseUnavailable(AWAY) from error
+    except (asyncpg.DeadlockDetectedError, asyncpg.SerializationError) as error:
+        raise DatabaseBusy("Others changed the same rows at the same time: try again in a moment.") from error
+    except (asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
+        # asyncpg says this of a connection or pool that has just gone, but of a wrong use of it too, which is a bug.
+        if "clos" in str(error) or "cannot switch to state" in str(error):
+            raise DatabaseUnavailable(AWAY) from error
+        raise
 
 
 async def probe_edition(connection: Connection, *, timescale: str) -> Edition:

@@ -51,6 +51,11 @@ def check_port(host: str, port: int) -> None:
 
 async def run_demo(settings: Settings, dsn: str) -> None:
     """Serves and simulates until SIGINT or SIGTERM. Raises AurumError when the service can't start."""
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stopping.set)
+
     app = create_app(msgspec.structs.replace(settings, database_url=dsn))
     server = Server(
         uvicorn.Config(
@@ -62,21 +67,17 @@ async def run_demo(settings: Settings, dsn: str) -> None:
             timeout_graceful_shutdown=DRAIN_SECONDS,
         )
     )
-    loop = asyncio.get_running_loop()
     serving = asyncio.create_task(server.serve(), name="server")
     simulating = asyncio.create_task(_simulate(settings), name="simulation")
-
-    def stop() -> None:
+    waiting = asyncio.create_task(stopping.wait(), name="signal")
+    # Whichever ends first ends the others: a server that can't start, a simulation that is refused, a signal.
+    await asyncio.wait([serving, simulating, waiting], return_when=asyncio.FIRST_COMPLETED)
+    if stopping.is_set():
         say("Stopping.")
-        simulating.cancel()
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop)
-    # Whichever ends first ends the other: a server that can't start, a simulation that is refused or stopped.
-    await asyncio.wait([serving, simulating], return_when=asyncio.FIRST_COMPLETED)
     simulating.cancel()
+    waiting.cancel()
     server.should_exit = True
-    outcomes = await asyncio.gather(simulating, serving, return_exceptions=True)
+    outcomes = await asyncio.gather(simulating, serving, waiting, return_exceptions=True)
     refused = app.state.get("startup_error")
     for error in (refused, *outcomes):
         if isinstance(error, Exception):

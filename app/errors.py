@@ -11,10 +11,12 @@
     │   └── EditionMissing      TIMESCALE_REQUIRED     AURUM_TIMESCALE=require, and no TimescaleDB
     └── RequestError            something a client asked for, answered with its code and, where one is to blame, its field
         ├── InvalidInput        BAD_USER_INPUT
+        ├── UnsupportedMediaType UNSUPPORTED_MEDIA_TYPE
         ├── NotFound            NOT_FOUND
         ├── AlreadyExists       ALREADY_EXISTS
         ├── QueryTimeout        QUERY_TIMEOUT          the database was stopped from working on it any longer
         └── DatabaseUnavailable DATABASE_UNAVAILABLE   try again later
+            └── DatabaseBusy    DATABASE_BUSY          others changed the same rows; try again
 
 What no one foresaw reaches clients as INTERNAL, with a correlation id that the log has too.
 
@@ -84,6 +86,11 @@ class InvalidInput(RequestError):
     http_status = 400
 
 
+class UnsupportedMediaType(RequestError):
+    code = "UNSUPPORTED_MEDIA_TYPE"
+    http_status = 415
+
+
 class NotFound(RequestError):
     code = "NOT_FOUND"
     http_status = 404
@@ -102,3 +109,7 @@ class QueryTimeout(RequestError):
 class DatabaseUnavailable(RequestError):
     code = "DATABASE_UNAVAILABLE"
     http_status = 503
+
+
+class DatabaseBusy(DatabaseUnavailable):
+    code = "DATABASE_BUSY"

@@ -17,7 +17,7 @@ from litestar import Litestar
 from litestar.exceptions import HTTPException
 from litestar.logging import LoggingConfig
 
-from app.database import Database
+from app.database import Database, explain_refusal
 from app.embedded import open_embedded
 from app.errors import AurumError, RequestError, SettingsError
 from app.events.fanout import Fanout
@@ -91,7 +91,8 @@ def create_app(settings: Settings | None = None) -> Litestar:
                 stack.push_async_callback(database.close)
                 database.bind(APP_CONFIG.table_classes)
                 async with database.connection() as connection:
-                    await require_schema(connection, tables)
+                    with explain_refusal():
+                        await require_schema(connection, tables)
                 listener = Listener(database, fanout)
                 await listener.start()
                 stack.push_async_callback(listener.stop)
@@ -142,5 +143,9 @@ def _configure_logs(level: str) -> LoggingConfig:
         log_exceptions="never",  # our handlers of errors log what is worth it, once
         formatters={"plain": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
         handlers={"stderr": {"class": "logging.StreamHandler", "formatter": "plain"}},
-        loggers={"app": {"level": level, "handlers": ["stderr"], "propagate": False}},
+        loggers={
+            "app": {"level": level, "handlers": ["stderr"], "propagate": False},
+            # It shows a stack trace for each attempt to reach a database that is away; clients are told by 503.
+            "asyncpg": {"level": "CRITICAL"},
+        },
     )

@@ -11,12 +11,13 @@ import textwrap
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from enum import Enum
+from io import StringIO
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 import msgspec
-from dotenv import dotenv_values
+from dotenv.parser import parse_stream
 from msgspec import Meta
 
 from app.errors import SettingsError
@@ -131,13 +132,18 @@ def read_environment(env_file: Path = Path(".env")) -> dict[str, str]:
 
     Raises SettingsError when the file can't be read.
     """
+    written: dict[str, str | None] = {}
     try:
-        # As they stand: a password may hold `${`.
-        written = dotenv_values(env_file, interpolate=False)
+        text = env_file.read_text(encoding="utf-8") if env_file.exists() else ""
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"{env_file} can't be read: {error}.") from error
-    merged = {**written, **os.environ}
-    return {name: value for name, value in merged.items() if value}
+    # As the values stand, without putting variables in: a password may hold `${`.
+    for line in parse_stream(StringIO(text)):
+        if line.error:
+            raise SettingsError(f"Line {line.original.line} of {env_file} is no NAME=value.")
+        if line.key is not None:
+            written[line.key] = line.value
+    return {name: value for name, value in {**written, **os.environ}.items() if value}
 
 
 def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
@@ -174,22 +180,37 @@ def _check_together(settings: Settings) -> Iterator[str]:
                 "DATABASE_URL is not set: AURUM_ENV=production has no embedded server, "
                 "set it to postgresql://user:password@host:port/database."
             )
-    elif _read_scheme(settings.database_url) not in {"postgresql", "postgres"}:
-        yield "DATABASE_URL is not a PostgreSQL URL: it must look like postgresql://user:password@host:port/database."
+    elif not _is_postgres_url(settings.database_url):
+        yield (
+            "DATABASE_URL is not a PostgreSQL URL (it is a secret, not shown): it must look like "
+            "postgresql://user:password@host:port/database, with any of : / ? # @ % in the password as %3A %2F %3F %23 %40 %25."
+        )
+    statement_timeout = _format(settings.statement_timeout)
     if not timedelta(milliseconds=1) <= settings.statement_timeout <= _LONGEST_STATEMENT:
-        yield f"AURUM_STATEMENT_TIMEOUT must be from PT0.001S to {_format(_LONGEST_STATEMENT)}."
+        yield f"AURUM_STATEMENT_TIMEOUT is {statement_timeout}: must be from PT0.001S to {_format(_LONGEST_STATEMENT)}."
     for name in ("stale_after", "silent_after", "outbox_retention"):
-        if not timedelta(0) < getattr(settings, name) <= _LONGEST:
-            yield f"{name_variable(name)} must be longer than nothing, such as PT30S, and at most {_format(_LONGEST)}."
+        span = getattr(settings, name)
+        if not timedelta(0) < span <= _LONGEST:
+            yield (
+                f"{name_variable(name)} is {_format(span)}: must be longer than nothing, such as PT30S, "
+                f"and at most {_format(_LONGEST)}."
+            )
     if settings.silent_after <= settings.stale_after:
-        yield "AURUM_SILENT_AFTER must be longer than AURUM_STALE_AFTER."
+        yield (
+            f"AURUM_SILENT_AFTER is {_format(settings.silent_after)}: must be longer than AURUM_STALE_AFTER, "
+            f"which is {_format(settings.stale_after)}."
+        )
 
 
-def _read_scheme(url: str) -> str:
+def _is_postgres_url(url: str) -> bool:
+    """Whether it can be taken apart. What is wrong with it isn't told: any part of it may be one of the password."""
     try:
-        return urlsplit(url).scheme
-    except ValueError:  # whose message may quote the password
-        return ""
+        parts = urlsplit(url)
+        known = parts.scheme in {"postgresql", "postgres"} and (parts.port is None or parts.port > 0)
+    except ValueError:
+        return False
+    # A / ? # or @ of a password that isn't escaped ends up in one of these.
+    return known and not parts.fragment and "@" not in parts.path + parts.query and parts.netloc.count("@") <= 1
 
 
 def write_example() -> str:

@@ -46,7 +46,8 @@ class ServiceClient:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self.http = httpx.AsyncClient(base_url=url, timeout=30, trust_env=False)
+        headers = {"content-type": "application/json"}
+        self.http = httpx.AsyncClient(base_url=url, headers=headers, timeout=30, trust_env=False)
 
     async def __aenter__(self) -> Self:
         return self

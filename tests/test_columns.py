@@ -86,9 +86,9 @@ def make_series(seed: int) -> tuple[Instants, Values]:
     return instants + 1_769_860_800_000_000, values
 
 
-def find_span(instants: Instants, points: int) -> list[int]:
-    """The stretch of time of each point, in Python's integers."""
-    spans = (points - 2) // 3
+def find_span(instants: Instants, points: int, each: int) -> list[int]:
+    """The stretch of time of each point, in Python's integers; a third point of each is for a null, if there is any."""
+    spans = (points - 2) // each
     first, last = int(instants[0]), int(instants[-1])
     return [(int(instant) - first) // ((last - first) // spans + 1) for instant in instants]
 
@@ -108,12 +108,14 @@ def test_thinning_out_keeps_ends_and_extremes_and_gaps(seed: int, points: int) -
         assert (np.nanmin(thinned), np.nanmax(thinned)) == (np.nanmin(values), np.nanmax(values))
     before: dict[int, list[float]] = {}
     after: dict[int, list[float]] = {}
-    for span, value in zip(find_span(instants, points), values.tolist(), strict=True):
+    each = 3 if np.isnan(values).any() else 2
+    spans = find_span(instants, points, each)
+    for span, value in zip(spans, values.tolist(), strict=True):
         before.setdefault(span, []).append(value)
     for place in places.tolist():
-        after.setdefault(find_span(instants, points)[place], []).append(values[place].item())
+        after.setdefault(spans[place], []).append(values[place].item())
     assert before.keys() == after.keys()
-    assert max(before) < (points - 2) // 3
+    assert max(before) < (points - 2) // each
     for span, stretch in before.items():
         known = [value for value in stretch if not math.isnan(value)]
         shown = [value for value in after[span] if not math.isnan(value)]
@@ -122,6 +124,12 @@ def test_thinning_out_keeps_ends_and_extremes_and_gaps(seed: int, points: int) -
             max(known, default=None),
         )
         assert any(map(math.isnan, stretch)) == any(map(math.isnan, after[span]))
+
+
+def test_nearly_all_the_points_that_are_asked_for_are_given() -> None:
+    instants = np.arange(10_000, dtype=np.int64)
+    for points in (8, 99, 100, 1000):
+        assert points * 0.9 - 2 <= len(thin_out(instants, np.sin(instants * 1.0), points)[0]) <= points
 
 
 def test_one_spike_among_a_hundred_thousand_points_is_seen() -> None:

@@ -329,3 +329,17 @@ async def test_an_answer_has_its_own_time_to_the_microsecond(service: ServiceCli
     await service.ingest({"machine_id": "A", "timestamp": "2026-01-01T00:00:00.000001+02:00", "metrics": {"a": 1}})
     data = await service.ask("{ measurements { nodes { timestamp } } }")
     assert data["measurements"]["nodes"] == [{"timestamp": "2025-12-31T22:00:00.000001Z"}]
+
+
+async def test_a_subscription_over_post_is_told_where_to_go(service: ServiceClient) -> None:
+    response = await service.http.post("/graphql", json={"query": "subscription { measurements { cursor } }"})
+    assert response.status_code == 400
+    assert response.json()["errors"][0]["message"] == "subscriptions are not allowed when using POST"
+
+
+async def test_a_where_of_too_many_conditions_is_refused(service: ServiceClient) -> None:
+    query = "query ($where: MachineWhere) { machines(where: $where) { totalCount } }"
+    error = await service.refuse(query, where={"or": [{"machineId": {"eq": str(n)}} for n in range(201)]})
+    assert error["extensions"] == {"code": "BAD_USER_INPUT", "field": "where"}
+    data = await service.ask(query, where={"machineId": {"in": [str(n) for n in range(40_000)]}})
+    assert data["machines"]["totalCount"] == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeAlias
 
@@ -11,6 +12,7 @@ import httpx
 import msgspec
 import pytest
 
+from app.ingest import writer
 from tests.client import ServiceClient
 from tests.conftest import make_database, read_database, run_service
 
@@ -267,12 +269,12 @@ async def test_a_client_that_hangs_up_before_the_answer_leaves_the_service_as_it
     await service.register("PRESS-1")
     address = httpx.URL(service.url)
     for body in (b'[{"machine_id":', b'[{"machine_id": "PRESS-1", "timestamp": 1, "metrics": {"a": 1}}]'):
-        _, writer = await asyncio.open_connection(address.host, address.port)
+        _, stream = await asyncio.open_connection(address.host, address.port)
         head = b"POST /ingest HTTP/1.1\r\nHost: x\r\nContent-Length: 66\r\n\r\n"
-        writer.write(head + body)
-        await writer.drain()
-        writer.close()
-        await writer.wait_closed()
+        stream.write(head + body)
+        await stream.drain()
+        stream.close()
+        await stream.wait_closed()
     assert (await service.ingest(reading()))["accepted"] == 1
 
 
@@ -290,4 +292,88 @@ async def test_a_database_that_is_gone_is_answered_with_503(server_url: str, tem
 
         await admin.execute(f"ALTER DATABASE {name} WITH ALLOW_CONNECTIONS true")
         await admin.close()
+        assert (await service.ingest(reading()))["accepted"] == 1
+
+
+async def test_batches_that_get_in_each_other_s_way_are_tried_again(
+    service: ServiceClient, connection: Connection
+) -> None:
+    """Readings over many days make chunks, whose locks and those of rows may meet in two orders."""
+    await service.register("PRESS-1", "PRESS-2")
+    start = datetime(2025, 1, 1, tzinfo=UTC)
+    days = [
+        reading(machine_id, (start + timedelta(days=9 * day)).isoformat(), rpm=day)
+        for machine_id in ("PRESS-1", "PRESS-2")
+        for day in range(25)
+    ]
+    rename = """
+        mutation ($location: String!) { updateMachine(machineId: "PRESS-1", input: { location: $location }) { location } }
+    """
+    chance = random.Random(7)
+    batches = [chance.sample(days, 25) for _ in range(40)]
+    async with asyncio.TaskGroup() as group:
+        for number, batch in enumerate(batches):
+            group.create_task(service.ingest(batch))
+            if number % 8 == 0:
+                group.create_task(service.ask(rename, location=f"Hall {number}"))
+    sent = {(each["machine_id"], each["timestamp"]) for batch in batches for each in batch}
+    assert await connection.fetchval("SELECT count(*) FROM raw_measurements") == len(sent)
+
+
+async def test_a_deadlock_is_tried_again_and_then_answered_with_503(
+    service: ServiceClient, connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await service.register("PRESS-1")
+    failures = 2
+    original = writer._write
+
+    async def fail(*arguments: Any) -> Any:
+        nonlocal failures
+        failures -= 1
+        if failures >= 0:
+            raise asyncpg.DeadlockDetectedError("deadlock detected")
+        return await original(*arguments)
+
+    monkeypatch.setattr(writer, "_write", fail)
+    assert (await service.ingest([reading(), reading()])) == {
+        "accepted": 1,
+        "duplicates": 1,
+        "conflicts": 0,
+        "rejected": [],
+    }
+    failures = writer.ATTEMPTS
+    response = await service.http.post("/ingest", json=reading())
+    assert (response.status_code, response.json()["code"]) == (503, "DATABASE_BUSY")
+
+
+async def test_a_batch_of_many_chunks_is_one_commit(service: ServiceClient, connection: Connection) -> None:
+    await service.register("PRESS-1")
+    count = 2 * writer.CHUNK + 1
+    batch = [reading(timestamp=second * 1000, rpm=second) for second in range(count)]
+    assert (await service.ingest(batch[::-1]))["accepted"] == count
+    assert (await service.ingest([*batch, reading(timestamp=5000, rpm=-1)])) == {
+        "accepted": 0,
+        "duplicates": count,
+        "conflicts": 1,
+        "rejected": [],
+    }
+    assert await connection.fetchval("SELECT count(*) FROM outbox") == 1
+
+
+async def test_what_a_page_of_another_site_can_send_is_refused(service: ServiceClient) -> None:
+    for media_type in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"):
+        response = await service.http.post("/ingest", content=b"[]", headers={"content-type": media_type})
+        assert (response.status_code, response.json()["code"]) == (415, "UNSUPPORTED_MEDIA_TYPE")
+    async with httpx.AsyncClient(base_url=service.url, trust_env=False) as plain:
+        assert (await plain.post("/ingest", content=b"[]")).status_code == 200
+
+
+async def test_a_server_that_hangs_is_given_up(database_url: str, connection: Connection) -> None:
+    """A lock stands for it: what waits is ended by the server's own time limit, or by ours a little later."""
+    async with run_service(database_url, AURUM_STATEMENT_TIMEOUT="PT0.3S") as service:
+        await service.register("PRESS-1")
+        async with connection.transaction():
+            await connection.execute("LOCK TABLE raw_measurements IN ACCESS EXCLUSIVE MODE")
+            response = await service.http.post("/ingest", json=reading())
+            assert (response.status_code, response.json()["code"]) == (504, "QUERY_TIMEOUT")
         assert (await service.ingest(reading()))["accepted"] == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 import pytest
@@ -14,7 +15,8 @@ from app.migrations.state import list_migrations
 from app.piccolo_app import APP_CONFIG
 from app.tables import EsgRecord, Prediction, RawMeasurement
 from app.timescale.statements import ENABLE_TIMESCALE, create_hypertable
-from tests.conftest import make_database, run_command
+from tests.conftest import make_database, read_database, replace_database, run_command
+from tests.test_startup import find_free_port
 
 TABLES = ["alerts", "esg_records", "features", "machines", "outbox", "predictions", "raw_measurements"]
 HYPERTABLES = {"esg_records": 7, "predictions": 7, "raw_measurements": 1}  # days of a chunk
@@ -219,3 +221,58 @@ async def test_going_to_a_migration_that_is_not_there_names_those_that_are(empty
 async def test_the_migrations_say_all_that_the_tables_do() -> None:
     statements = await AutoMigrationManager().get_alter_statements(app_config=APP_CONFIG)
     assert [line for each in statements for line in each.statements] == []
+
+
+async def test_a_database_ahead_of_the_code_is_left_alone(server_url: str, template: str) -> None:
+    async with make_database(server_url, template) as url:
+        connection = await asyncpg.connect(url)
+        await connection.execute("INSERT INTO migration (name, app_name) VALUES ('2999-01-01T00:00:00:000000', 'app')")
+        await connection.close()
+        for command in (["migrate"], ["migrate-rollback", "--yes"], ["migrate-to", "--id", "base", "--yes"]):
+            done = await asyncio.to_thread(run_command, "invoke", *command, database_url=url)
+            assert done.returncode == 3, done.stdout + done.stderr
+            assert "SCHEMA_AHEAD: The database is ahead of this code" in done.stderr
+            assert "Traceback" not in done.stderr
+
+
+async def test_commands_say_why_the_database_cannot_be_used(empty_database_url: str) -> None:
+    expected = {
+        f"postgresql://a:pa55word@127.0.0.1:{find_free_port()}/a": (
+            "DATABASE_UNAVAILABLE: The database of DATABASE_URL can't be reached: "
+        ),
+        replace_database(empty_database_url, "nowhere"): (
+            'DATABASE_UNAVAILABLE: The database refuses the role of DATABASE_URL: database "nowhere" does not exist.'
+        ),
+    }
+    for url, message in expected.items():
+        for command in ("migrate", "migrate-current"):
+            done = await asyncio.to_thread(run_command, "invoke", command, database_url=url)
+            assert done.returncode == 1
+            assert message in done.stderr
+            assert "Traceback" not in done.stderr
+            assert "pa55word" not in done.stdout + done.stderr
+
+
+async def test_a_role_without_rights_is_told_so(server_url: str, template: str) -> None:
+    admin = await asyncpg.connect(server_url)
+    try:
+        if not await admin.fetchval("SELECT rolcreaterole OR rolsuper FROM pg_roles WHERE rolname = current_user"):
+            pytest.skip("the role of this server may not create others")
+        async with make_database(server_url, template) as url:
+            name = f"role_of_{read_database(url)}"
+            await admin.execute(f"CREATE ROLE {name} LOGIN PASSWORD 'pa55word'")
+            try:
+                parts = urlsplit(url)
+                limited = urlunsplit(parts._replace(netloc=f"{name}:pa55word@{parts.netloc.rpartition('@')[2]}"))
+                done = await asyncio.to_thread(run_command, "invoke", "migrate-current", database_url=limited)
+                assert done.returncode == 1
+                assert "refuses the role of DATABASE_URL: permission denied for table migration." in done.stderr
+                await admin.execute(f"REVOKE CONNECT ON DATABASE {read_database(url)} FROM PUBLIC")
+                done = await asyncio.to_thread(run_command, "invoke", "migrate-current", database_url=limited)
+                assert done.returncode == 1
+                assert "refuses the role of DATABASE_URL: permission denied for database" in done.stderr
+                assert "Traceback" not in done.stderr
+            finally:
+                await admin.execute(f"DROP ROLE {name}")
+    finally:
+        await admin.close()

@@ -161,6 +161,7 @@ async def test_a_long_series_is_thinned_out_and_keeps_its_extremes(service: Serv
         ({"bucket": "PT0S"}, "BAD_USER_INPUT", "bucket"),
         ({"bucket": "-PT1M"}, "BAD_USER_INPUT", "bucket"),
         ({"bucket": "PT0.001S"}, "BAD_USER_INPUT", "bucket"),
+        ({"bucket": "P999999999D"}, "BAD_USER_INPUT", "bucket"),
         ({"fill": "LOCF"}, "BAD_USER_INPUT", "fill"),
     ],
 )

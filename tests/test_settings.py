@@ -135,16 +135,23 @@ def test_a_value_that_cannot_be_is_refused_with_its_name_and_what_would_be_right
 @pytest.mark.parametrize("value", ["PT0S", "-PT30S", "P36501D"])
 @pytest.mark.parametrize("variable", ["AURUM_STALE_AFTER", "AURUM_SILENT_AFTER", "AURUM_OUTBOX_RETENTION"])
 def test_a_duration_is_longer_than_nothing_and_shorter_than_a_century(variable: str, value: str) -> None:
-    assert f"{variable} must be longer than nothing, such as PT30S, and at most P36500D." in refuse(**{variable: value})
+    shown = {"PT0S": "P0D"}.get(value, value)
+    expected = f"{variable} is {shown}: must be longer than nothing, such as PT30S, and at most P36500D."
+    assert expected in refuse(**{variable: value})
 
 
 @pytest.mark.parametrize("value", ["PT0S", "PT0.0009S", "-PT1S", "P25D"])
 def test_a_statement_timeout_that_postgres_would_not_take_is_refused(value: str) -> None:
-    assert refuse(AURUM_STATEMENT_TIMEOUT=value) == ["AURUM_STATEMENT_TIMEOUT must be from PT0.001S to P24D."]
+    shown = {"PT0S": "P0D"}.get(value, value)
+    assert refuse(AURUM_STATEMENT_TIMEOUT=value) == [
+        f"AURUM_STATEMENT_TIMEOUT is {shown}: must be from PT0.001S to P24D."
+    ]
 
 
 def test_silent_comes_after_stale() -> None:
-    assert refuse(AURUM_STALE_AFTER="PT15M") == ["AURUM_SILENT_AFTER must be longer than AURUM_STALE_AFTER."]
+    assert refuse(AURUM_STALE_AFTER="PT15M") == [
+        "AURUM_SILENT_AFTER is PT15M: must be longer than AURUM_STALE_AFTER, which is PT15M."
+    ]
     assert load_settings({"AURUM_STALE_AFTER": "PT14M59S"}).stale_after == timedelta(minutes=14, seconds=59)
 
 
@@ -170,6 +177,12 @@ def test_production_needs_a_database() -> None:
         f"aurum:{SECRET}@db/aurum",
         SECRET,
         f"postgresql://aurum:{SECRET}@[::1/aurum",
+        f"postgresql://aurum:sek/{SECRET}@db/aurum",
+        f"postgresql://aurum:sek#{SECRET}@db/aurum",
+        f"postgresql://aurum:sek?{SECRET}@db/aurum",
+        f"postgresql://aurum:sek@{SECRET}@db/aurum",
+        f"postgresql://aurum:{SECRET}@db:99999/aurum",
+        f"postgresql://aurum:{SECRET}@db:9x9/aurum",
         f"postgresql://aurum:{SECRET}\N{ACCOUNT OF}@db/aurum",
     ],
 )
@@ -177,7 +190,9 @@ def test_a_database_url_that_cannot_be_is_refused_and_not_shown(url: str) -> Non
     with pytest.raises(SettingsError) as caught:
         load_settings({"DATABASE_URL": url})
     assert str(caught.value) == (
-        "DATABASE_URL is not a PostgreSQL URL: it must look like postgresql://user:password@host:port/database."
+        "DATABASE_URL is not a PostgreSQL URL (it is a secret, not shown): it must look like "
+        "postgresql://user:password@host:port/database, "
+        "with any of : / ? # @ % in the password as %3A %2F %3F %23 %40 %25."
     )
     assert caught.value.__context__ is None
 
@@ -274,4 +289,11 @@ def test_a_file_that_is_not_text_is_refused_by_name(tmp_path: Path) -> None:
     file = tmp_path / ".env"
     file.write_bytes(b"AURUM_PORT=\xff\n")
     with pytest.raises(SettingsError, match=r"\.env can't be read"):
+        read_environment(file)
+
+
+def test_a_line_of_the_file_that_is_no_setting_is_refused_by_number(tmp_path: Path) -> None:
+    file = tmp_path / ".env"
+    file.write_text("# ours\nAURUM_PORT=8001\nAURUM_HOST 127.0.0.1 =x\n")
+    with pytest.raises(SettingsError, match=r"Line 3 of .*\.env is no NAME=value\."):
         read_environment(file)

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from datetime import timedelta
 from typing import Any
 
 import asyncpg
 import pytest
 
+from app.database import Database
 from app.events import fanout
+from app.events.listener import Listener
+from app.events.measurements import ReadingBatch
 from app.events.outbox import forget_events
+from app.events.stream import stream_batches
 from tests.client import ServiceClient
 from tests.conftest import run_service
 
@@ -131,8 +137,6 @@ async def test_a_listener_that_lost_its_connection_catches_up(
 
 
 async def test_a_slow_subscriber_loses_the_oldest_and_is_told_how_many(monkeypatch: pytest.MonkeyPatch) -> None:
-    from app.events.measurements import ReadingBatch
-
     hub = fanout.Fanout()
     with hub.subscribe() as subscription:
         for number in range(1, fanout.QUEUE_LENGTH + 4):
@@ -142,6 +146,37 @@ async def test_a_slow_subscriber_loses_the_oldest_and_is_told_how_many(monkeypat
         batch, dropped = await subscription.take()
         assert (batch.id, dropped) == (5, 0)
     assert hub.is_idle
+
+
+async def test_a_slow_client_that_gave_a_cursor_misses_nothing(
+    service: ServiceClient, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fanout, "QUEUE_LENGTH", 3)
+    await service.register("A")
+    async with service.subscribe(QUERY) as subscription:
+        await service.ingest(reading("A", 0))
+        cursor = int((await subscription.next())["cursor"])
+
+    database = Database(timescale="auto", pool_size=2, statement_timeout=timedelta(seconds=10))
+    await database.open(database_url)
+    hub = fanout.Fanout()
+    listener = Listener(database, hub)
+    await listener.start()
+    arrived = []
+    try:
+        async with contextlib.aclosing(stream_batches(database, hub, cursor)) as batches:
+            for second in range(1, 31):
+                await service.ingest(reading("A", second))
+                if second % 10 == 0:
+                    arrived.append(await anext(batches))
+            async with asyncio.timeout(20):
+                while len(arrived) < 30:
+                    arrived.append(await anext(batches))
+    finally:
+        await listener.stop()
+        await database.close()
+    assert [batch.readings[0].metrics["a"] for batch, _ in arrived] == [float(second) for second in range(1, 31)]
+    assert {dropped for _, dropped in arrived} == {0}
 
 
 @pytest.mark.parametrize("cursor", ["", "x", "-1", "1.5", "9" * 30, "\u0661"])
@@ -162,8 +197,6 @@ async def test_a_cursor_from_the_future_is_refused(service: ServiceClient) -> No
 async def test_a_cursor_older_than_what_is_kept_is_refused_and_a_kept_one_works(
     service: ServiceClient, connection: asyncpg.Connection[asyncpg.Record]
 ) -> None:
-    from datetime import timedelta
-
     await service.register("A")
     cursors = []
     async with service.subscribe(QUERY) as subscription:

@@ -58,7 +58,7 @@ class Listener:
                 finally:
                     # Not close(): on a broken connection it would wait for an answer that never comes.
                     connection.terminate()
-            except (*UNREACHABLE, asyncpg.PostgresError) as error:
+            except (*UNREACHABLE, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
                 logger.warning("The outbox listener lost its connection (%s); trying again in %.1f s.", error, delay)
             except Exception:
                 # A listener that died of a bug would leave every subscriber waiting, with nothing to show for it.

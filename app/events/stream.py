@@ -17,36 +17,48 @@ async def stream_batches(
 ) -> AsyncGenerator[tuple[ReadingBatch, int], None]:
     """Batches with how many were dropped before each, from `after` (an event id) or from now on, without end.
 
-    Raises InvalidInput when `after` is older than what the outbox still holds, DatabaseUnavailable when what was
-    missed can't be read.
+    From `after` on nothing is dropped: what a slow client let fall out of its queue is read from the outbox again.
+    Raises InvalidInput when the outbox no longer holds what follows `after`, or what the client let fall;
+    DatabaseUnavailable when it can't be read.
     """
     with fanout.subscribe() as subscription:
-        if after is not None:
-            async for batch in _replay(database, after, subscription.start):
-                yield batch, 0
+        if after is None:
+            while True:
+                yield await subscription.take()
+        position = after
+        async for batch in _replay(database, position, subscription.start):
+            yield batch, 0
+            position = batch.id
         while True:
-            batch, dropped = await subscription.take()
-            if after is None or batch.id > after:
-                yield batch, dropped
+            newest, dropped = await subscription.take()
+            if dropped:
+                async for batch in _replay(database, position, newest.id - 1):
+                    yield batch, 0
+                    position = batch.id
+            if newest.id > position:
+                yield newest, 0
+                position = newest.id
 
 
 async def _replay(database: Database, after: int, until: int) -> AsyncIterator[ReadingBatch]:
     async with database.connection() as connection:
-        oldest, newest = await find_oldest_id(connection), await find_newest_id(connection)
+        newest = await find_newest_id(connection)
     if after > newest:
         raise InvalidInput(f"There is no event {after} yet: the newest is {newest}.", field="after")
-    if after < oldest:
-        raise InvalidInput(
-            f"The events after {after} are no longer kept: read the range with `measurements`, "
-            "and subscribe without `after`.",
-            field="after",
-        )
     position = after
-    while position < until:
+    while True:
         # The connection goes back to the pool before a batch goes to the client, who may be slow.
         async with database.connection() as connection:
             events = await read_events(connection, position, [Topic.MEASUREMENTS], PAGE)
+            # Asked after the reading, so that nothing can have been forgotten in between.
+            oldest = await find_oldest_id(connection)
             batches = [await load_batch(connection, event) for event in events if event.id <= until]
+        if position < oldest:
+            raise InvalidInput(
+                f"The events after {position} are no longer kept: read the range with `measurements`, "
+                "and subscribe without `after`.",
+                field="after",
+            )
         if not batches:
             return
         for batch in batches:

@@ -8,6 +8,7 @@ from enum import Enum
 
 import strawberry
 
+from app.errors import InvalidInput
 from app.history.pages import MACHINES, MEASUREMENTS, Clause, Ordering, TableShape
 
 
@@ -99,11 +100,24 @@ _OPERATORS = {"eq": "=", "gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
 
 
 def read_machine_where(where: MachineWhere | None) -> Clause:
-    return _read_where(MACHINES, where)
+    return _read_all(MACHINES, where)
 
 
 def read_measurement_where(where: MeasurementWhere | None) -> Clause:
-    return _read_where(MEASUREMENTS, where)
+    return _read_all(MEASUREMENTS, where)
+
+
+MOST_TERMS = 200
+
+
+def _read_all(shape: TableShape, where: MachineWhere | MeasurementWhere | None) -> Clause:
+    clause = _read_where(shape, where)
+    if len(clause.arguments) > MOST_TERMS:
+        raise InvalidInput(
+            f"where has {len(clause.arguments):,} conditions, more than {MOST_TERMS}: name many values with `in`.",
+            field="where",
+        )
+    return clause
 
 
 def _read_where(shape: TableShape, where: MachineWhere | MeasurementWhere | None) -> Clause:

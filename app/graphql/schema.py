@@ -14,6 +14,7 @@ from strawberry.extensions import SchemaExtension
 from strawberry.schema.config import StrawberryConfig
 from strawberry.types import ExecutionResult
 from strawberry.types.execution import ExecutionContext
+from strawberry.types.graphql import OperationType
 
 from app.errors import RequestError
 from app.graphql.mutations import Mutation
@@ -79,6 +80,12 @@ def _code_error(error: GraphQLError) -> GraphQLError:
 
 class Schema(strawberry.Schema):
     """Strawberry's, less its logging of every error with a stack trace: CodedErrors logs those that matter."""
+
+    async def execute(self, *arguments: Any, **options: Any) -> ExecutionResult:
+        """Runs a query or a mutation; a subscription has answers without end and goes through `stream`."""
+        allowed = options.get("allowed_operation_types") or (OperationType.QUERY, OperationType.MUTATION)
+        options["allowed_operation_types"] = set(allowed) - {OperationType.SUBSCRIPTION}
+        return await super().execute(*arguments, **options)
 
     def process_errors(self, errors: list[GraphQLError], execution_context: ExecutionContext | None = None) -> None:
         """Called by Strawberry with errors that are logged elsewhere."""

@@ -23,6 +23,7 @@ from app.instants import to_microseconds
 
 MAX_POINTS = 100_000  # points of one Series
 MAX_SOURCE_ROWS = 2_000_000  # raw values read for one question without a bucket
+LONGEST_BUCKET = timedelta(days=36_500)
 MAX_BUCKETS = 1_000_000  # buckets laid onto a grid for one question
 
 # A Monday, as TimescaleDB has it, so that weeks begin alike with and without it.
@@ -181,8 +182,10 @@ def _check(question: SeriesQuestion) -> None:
         if question.fill is not Fill.NONE:
             raise InvalidInput("Only buckets can be filled: give a bucket, or fill NONE.", field="fill")
         return
-    if question.bucket < timedelta(milliseconds=1):
-        raise InvalidInput("A bucket must be at least a millisecond long, such as PT1M.", field="bucket")
+    if not timedelta(milliseconds=1) <= question.bucket <= LONGEST_BUCKET:
+        raise InvalidInput(
+            f"A bucket must be from a millisecond to {LONGEST_BUCKET.days:,} days long, such as PT1M.", field="bucket"
+        )
     if (question.end - question.start) / question.bucket > MAX_BUCKETS:
         raise InvalidInput(
             f"The range holds more than {MAX_BUCKETS:,} such buckets: choose a longer one, or a shorter range.",

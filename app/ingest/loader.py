@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
@@ -24,6 +26,9 @@ from app.ingest.writer import Writer
 from app.instants import EPOCH, read_clock
 
 BATCH = 5_000  # rows of one commit
+
+_NUMBER = re.compile(r"\A[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\Z", re.ASCII)
+_MILLISECONDS = re.compile(r"\A\d{11,14}\Z", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -63,6 +68,22 @@ def read_timezone(name: str) -> tzinfo:
         raise InvalidInput(f"{name!r} is not a time zone: use an IANA name such as UTC or Europe/Madrid.") from error
 
 
+def check_csv(path: Path) -> None:
+    """Raises InvalidInput when the file can't be opened, or its first line names no columns."""
+    with _open_csv(path) as file:
+        _read_header(file)
+
+
+@contextmanager
+def _open_csv(path: Path) -> Iterator[TextIO]:
+    try:
+        # What isn't UTF-8 is replaced: its row then says what is wrong with it.
+        with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
+            yield file
+    except OSError as error:
+        raise InvalidInput(f"{path} can't be read: {error.strerror}.") from error
+
+
 async def load_csv(
     writer: Writer, path: Path, machine_id: str, zone: tzinfo, on_progress: Callable[[int, int], None]
 ) -> LoadSummary:
@@ -71,21 +92,17 @@ async def load_csv(
     Loading it again is harmless: what is stored already counts as duplicates.
     """
     summary = LoadSummary()
-    try:
-        size = path.stat().st_size  # noqa: ASYNC240 - a command line has nothing else to do meanwhile
-        # What isn't UTF-8 is replaced: its row then says what is wrong with it.
-        with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
-            batch: list[_Row] = []
-            for row in _read_rows(file, machine_id, zone):
-                batch.append(row)
-                if len(batch) == BATCH:
-                    await _commit(writer, batch, summary)
-                    batch.clear()
-                    on_progress(os.lseek(file.fileno(), 0, os.SEEK_CUR), size)
-            await _commit(writer, batch, summary)
-            on_progress(size, size)
-    except OSError as error:
-        raise InvalidInput(f"{path} can't be read: {error.strerror}.") from error
+    with _open_csv(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        batch: list[_Row] = []
+        for row in _read_rows(file, machine_id, zone):
+            batch.append(row)
+            if len(batch) == BATCH:
+                await _commit(writer, batch, summary)
+                batch.clear()
+                on_progress(os.lseek(file.fileno(), 0, os.SEEK_CUR), size)
+        await _commit(writer, batch, summary)
+        on_progress(size, size)
     summary.rejected.sort(key=lambda row: row.line)
     return summary
 
@@ -102,14 +119,23 @@ async def _commit(writer: Writer, batch: Sequence[_Row], summary: LoadSummary) -
     summary.rejected.extend(RefusedRow(lines[refused.index], refused.message) for refused in result.rejected)
 
 
-def _read_rows(file: TextIO, machine_id: str, zone: tzinfo) -> Iterator[_Row]:
-    header = [name.strip() for name in _split(file.readline())]
+def _read_header(file: TextIO) -> list[str]:
+    line = file.readline()
+    try:
+        header = [name.strip() for name in _split(line)]
+    except csv.Error:
+        header = []
     metrics = [name for name in header if name != "timestamp"]
     if header.count("timestamp") != 1 or not metrics or len(set(header)) != len(header):
         raise InvalidInput(
-            "The first line must name the columns: one is `timestamp`, and every other a metric of its own. "
-            f"It says: {', '.join(header)[:200] or 'nothing'}."
+            "The first line must name the columns, parted by commas: one is `timestamp`, and every other a metric of "
+            f"its own. It says: {line.strip()[:200] or 'nothing'}."
         )
+    return header
+
+
+def _read_rows(file: TextIO, machine_id: str, zone: tzinfo) -> Iterator[_Row]:
+    header = _read_header(file)
     # Line by line, so that a quote that is never closed costs its line and not all that follow.
     for number, line in enumerate(file, 2):
         try:
@@ -136,15 +162,33 @@ def _read_row(line: int, header: list[str], cells: list[str], machine_id: str, z
             if name == "timestamp":
                 timestamp = _read_timestamp(text, zone)
             elif text:
-                metrics[name] = float(text)
-        except (ValueError, OverflowError):
-            kind = "an ISO 8601 date and time, or milliseconds since 1970" if name == "timestamp" else "a number"
-            return _Row(line, None, f"{name} is {text[:80]!r}: it must be {kind}.")
+                metrics[name] = _read_number(text)
+        except ValueError as error:
+            return _Row(line, None, f"{name} is {text[:80]!r}: it must be {error}.")
     return _Row(line, {"machine_id": machine_id, "timestamp": timestamp, "metrics": metrics}, "")
 
 
+def _read_number(text: str) -> float:
+    """The number. Raises ValueError, saying what it must be: Python's float would take more, such as 1_000."""
+    if not _NUMBER.match(text):
+        raise ValueError("a number, such as 12.5")
+    return float(text)
+
+
 def _read_timestamp(text: str, zone: tzinfo) -> datetime:
-    if text.isdecimal():
+    """The instant. Raises ValueError, saying what it must be."""
+    if _MILLISECONDS.match(text):
         return EPOCH + timedelta(milliseconds=int(text))
-    instant = datetime.fromisoformat(text)
-    return instant if instant.tzinfo is not None else instant.replace(tzinfo=zone)
+    try:
+        # A number of another length would be read as a date by some, as seconds by others.
+        instant = None if _NUMBER.match(text) else datetime.fromisoformat(text)
+    except ValueError:
+        instant = None
+    if instant is None:
+        raise ValueError("an ISO 8601 date and time, or 11 to 14 digits of milliseconds since 1970")
+    if instant.tzinfo is not None:
+        return instant
+    local = instant.replace(tzinfo=zone)
+    if local.utcoffset() != local.replace(fold=1).utcoffset():
+        raise ValueError("given with its offset, since the clocks of this time zone change then")
+    return local

@@ -7,13 +7,17 @@ it again is harmless.
 
 from __future__ import annotations
 
+import asyncio
+import random
 from collections import Counter
 from datetime import datetime
+from operator import itemgetter
 from typing import TypeAlias
 
 import msgspec
 
 from app.database import Connection, Database
+from app.errors import DatabaseBusy
 from app.events.outbox import Topic, publish_event
 from app.ingest.merge import OnConflict, Outcome, merge_metrics
 from app.ingest.message import CheckedReading, Rejection, Submission, refuse_machine
@@ -21,6 +25,9 @@ from app.instants import to_microseconds
 
 Key: TypeAlias = tuple[str, datetime]
 Groups: TypeAlias = dict[Key, list[CheckedReading]]
+
+CHUNK = 2_000  # keys of one statement; between two of them the process sees to its other clients
+ATTEMPTS = 6  # at a batch that others are in the way of
 
 
 class IngestResult(msgspec.Struct, frozen=True):
@@ -40,21 +47,35 @@ class Writer:
 
     async def commit(self, submission: Submission, on_conflict: OnConflict) -> IngestResult:
         """Stores what can be stored, all in one transaction, and says what became of each reading."""
+        if not submission.readings:
+            return IngestResult(0, 0, 0, submission.rejected)
+        for attempt in range(ATTEMPTS):
+            try:
+                return await self._commit_once(submission, on_conflict)
+            except DatabaseBusy:
+                if attempt == ATTEMPTS - 1:
+                    raise
+                # Apart from each other, or the same two would meet again.
+                await asyncio.sleep(random.uniform(0, 0.05 * 2**attempt))  # noqa: S311 - no secret
+        raise AssertionError("the last attempt returns or raises")
+
+    async def _commit_once(self, submission: Submission, on_conflict: OnConflict) -> IngestResult:
         outcomes: Counter[Outcome] = Counter()
-        rejected = list(submission.rejected)
-        if submission.readings:
-            async with self._database.transaction() as connection:
-                readings, unknown = await _split_unknown(connection, submission.readings)
-                rejected.extend(unknown)
-                written = await _write(connection, _group(readings), on_conflict, outcomes)
-                if written:
-                    await publish_event(connection, Topic.MEASUREMENTS, written)
-        rejected.sort(key=lambda rejection: rejection.index)
+        written: dict[str, list[int]] = {}
+        async with self._database.transaction() as connection:
+            readings, unknown = await _split_unknown(connection, submission.readings)
+            groups = await asyncio.to_thread(_group, readings) if len(readings) > CHUNK else _group(readings)
+            for start in range(0, len(groups), CHUNK):
+                chunk = dict(groups[start : start + CHUNK])
+                for machine_id, timestamp in await _write(connection, chunk, on_conflict, outcomes):
+                    written.setdefault(machine_id, []).append(to_microseconds(timestamp))
+            if written:
+                await publish_event(connection, Topic.MEASUREMENTS, written)
         return IngestResult(
             accepted=outcomes[Outcome.ACCEPTED],
             duplicates=outcomes[Outcome.DUPLICATE],
             conflicts=outcomes[Outcome.CONFLICT],
-            rejected=rejected,
+            rejected=sorted([*submission.rejected, *unknown], key=lambda rejection: rejection.index),
         )
 
 
@@ -72,18 +93,19 @@ async def _split_unknown(
     )
 
 
-def _group(readings: list[CheckedReading]) -> Groups:
+def _group(readings: list[CheckedReading]) -> list[tuple[Key, list[CheckedReading]]]:
     groups: Groups = {}
     for reading in readings:
         groups.setdefault((reading.machine_id, reading.timestamp), []).append(reading)
-    # Two batches that hold the same keys take their locks in the same order, so they can't wait for each other.
-    return dict(sorted(groups.items()))
+    # In the order of the keys, so that two batches with the same rows lock them alike. They may still wait for each
+    # other where one holds a row and the other makes a chunk: that is what the attempts are for.
+    return sorted(groups.items(), key=itemgetter(0))
 
 
 async def _write(
     connection: Connection, groups: Groups, on_conflict: OnConflict, outcomes: Counter[Outcome]
-) -> dict[str, list[int]]:
-    """Inserts what is new and merges the rest; returns the written keys as {machine_id: [microseconds since 1970]}."""
+) -> list[Key]:
+    """Inserts what is new and merges the rest; returns the keys of the rows that it wrote."""
     fresh = {
         key: merge_metrics(None, (reading.metrics for reading in group), on_conflict) for key, group in groups.items()
     }
@@ -101,10 +123,7 @@ async def _write(
                 changed[key] = merged.metrics
         await _update(connection, changed)
         written.extend(changed)
-    keys: dict[str, list[int]] = {}
-    for machine_id, timestamp in written:
-        keys.setdefault(machine_id, []).append(to_microseconds(timestamp))
-    return keys
+    return written
 
 
 def _columns(keys: list[Key]) -> tuple[list[str], list[datetime]]:

@@ -12,10 +12,11 @@ from contextlib import asynccontextmanager
 import asyncpg
 from piccolo.apps.migrations.commands.backwards import run_backwards
 from piccolo.apps.migrations.commands.forwards import run_forwards
+from piccolo.engine.postgres import PostgresTransaction
 
-from app.database import Engine, translate_errors
+from app.database import Engine, describe_error, explain_refusal, translate_errors
 from app.errors import MigrationFailed
-from app.migrations.state import APP_NAME
+from app.migrations.state import APP_NAME, list_migrations, read_state, require_known
 
 # Any number will do, as long as it never changes: old and new runners must ask for the same lock.
 LOCK = 4_727_201_001
@@ -43,13 +44,27 @@ async def reverse_migrations(engine: Engine, migration_id: str, say: Callable[[s
 @asynccontextmanager
 async def _run_alone(engine: Engine, say: Callable[[str], None]) -> AsyncIterator[None]:
     try:
-        with translate_errors():
-            async with engine.transaction() as transaction:
+        async with _begin(engine) as transaction:
+            with translate_errors():
                 connection = transaction.connection
+                require_known(await read_state(connection, list_migrations()))
                 if not await connection.fetchval("SELECT pg_try_advisory_xact_lock($1)", LOCK):
                     say("Another migration is running on this database; waiting for it to end.")
                     await connection.execute(f"SELECT pg_advisory_xact_lock({LOCK})")
                 await connection.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
                 yield
     except asyncpg.PostgresError as error:
-        raise MigrationFailed(f"The database refused it, and is as it was before: {error}.") from error
+        raise MigrationFailed(f"The database refused it, and is as it was before: {describe_error(error)}.") from error
+
+
+@asynccontextmanager
+async def _begin(engine: Engine) -> AsyncIterator[PostgresTransaction]:
+    transaction = engine.transaction()
+    with explain_refusal():
+        entered = await transaction.__aenter__()
+    try:
+        yield entered
+    except BaseException as error:
+        await transaction.__aexit__(type(error), error, error.__traceback__)
+        raise
+    await transaction.__aexit__(None, None, None)

@@ -75,8 +75,19 @@ async def require_schema(connection: Connection, tables: Iterable[str]) -> Migra
                 f"The database has tables that AurumAI's migrations did not make ({names}): "
                 "give AurumAI a database of its own."
             )
+    require_known(state)
+    if state.pending:
+        raise SchemaBehind(
+            f"The database is behind this code: {_count(state.pending)} not applied, the first is {state.pending[0]}. "
+            "Run: invoke migrate"
+        )
+    return state
+
+
+def require_known(state: MigrationState) -> None:
+    """Raises SchemaAhead or SchemaForeign when the database has migrations that the code doesn't know."""
     if state.unknown:
-        newest = state.unknown[-1]
+        newest, known = state.unknown[-1], state.applied
         if state.pending:
             raise SchemaForeign(
                 f"The database has migrations that this code doesn't know (the newest is {newest}) and lacks some that "
@@ -85,14 +96,8 @@ async def require_schema(connection: Connection, tables: Iterable[str]) -> Migra
             )
         raise SchemaAhead(
             f"The database is ahead of this code: it has {_count(state.unknown)} that the code doesn't know, the newest "
-            f"is {newest}. Run the newer code, or go back with it: invoke migrate-to --id {known[-1] if known else 'all'}."
+            f"is {newest}. Run the newer code, or go back with it: invoke migrate-to --id {known[-1] if known else 'base'}."
         )
-    if state.pending:
-        raise SchemaBehind(
-            f"The database is behind this code: {_count(state.pending)} not applied, the first is {state.pending[0]}. "
-            "Run: invoke migrate"
-        )
-    return state
 
 
 def _count(names: tuple[str, ...]) -> str:

@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from urllib.parse import urlsplit
 
 import httpx
 import numpy as np
@@ -65,6 +66,12 @@ class SimulationPlan:
     def __post_init__(self) -> None:
         if not self.url.startswith(("http://", "https://")):
             raise SettingsError(f"The service's URL begins with http:// or https://, {self.url!r} does not.")
+        try:
+            host, port = urlsplit(self.url).hostname, urlsplit(self.url).port
+        except ValueError:
+            host, port = None, 0
+        if not host or port == 0:
+            raise SettingsError(f"The service's URL is like http://127.0.0.1:8000, {self.url!r} is not.")
         if not 0 <= self.days <= 3650:
             raise SettingsError(f"A simulation has 0 to 3650 days of history, not {self.days:g}.")
         if not 1 / 60 <= self.rate <= 1000:

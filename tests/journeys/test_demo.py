@@ -123,6 +123,19 @@ async def test_the_demo_runs_stops_goes_on_and_survives_a_kill(tmp_path: Path) -
         await asyncio.to_thread(wait_until_gone, data_dir, 5)
 
 
+async def test_ctrl_c_while_the_service_starts_ends_the_demo_in_order(tmp_path: Path) -> None:
+    data_dir = tmp_path / ".aurum"
+    for delay in (0.0, 0.05, 0.1, 0.2, 0.4):
+        with run_demo(data_dir, find_free_port()) as demo:
+            await asyncio.to_thread(demo.wait_for, "Embedded PostgreSQL")
+            await asyncio.sleep(delay)
+            code = await asyncio.to_thread(demo.end, signal.SIGINT)
+            output = demo.log.read_text()
+            assert "Traceback" not in output
+            assert code in (0, 128 + signal.SIGINT), output
+            await asyncio.to_thread(wait_until_gone, data_dir, 5)
+
+
 async def refuse(data_dir: Path, port: int) -> str:
     with run_demo(data_dir, port) as demo:
         assert await asyncio.to_thread(demo.process.wait, 60) == 1

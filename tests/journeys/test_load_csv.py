@@ -67,11 +67,11 @@ async def test_a_file_is_loaded_and_each_bad_row_named_with_its_line(database_ur
     ]
     assert (
         lines[0]
-        == "line 4: timestamp is 'not a time': it must be an ISO 8601 date and time, or milliseconds since 1970."
+        == "line 4: timestamp is 'not a time': it must be an ISO 8601 date and time, or 11 to 14 digits of milliseconds since 1970."
     )
-    assert lines[1] == "line 5: value is 'warm': it must be a number."
+    assert lines[1] == "line 5: value is 'warm': it must be a number, such as 12.5."
     assert lines[2] == "line 6: 2 columns, but the first line names 3."
-    assert lines[4] == "line 9: metrics.value is nan: it must be a finite number in double precision."
+    assert lines[4] == "line 9: value is 'nan': it must be a number, such as 12.5."
     assert lines[5] == "line 10: metrics is empty: send at least one."
 
     rpm, value = await ask_series(database_url, "2026-01-31T00:00:00Z", "2026-02-01T00:00:00Z")
@@ -106,6 +106,25 @@ async def test_a_file_that_cannot_be_read_is_refused_in_a_sentence(
     assert done.returncode == 1
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+    async with run_service(database_url) as service:
+        assert (await service.ask("{ fleet { machines } }"))["fleet"] == {"machines": 0}
+
+
+async def test_cells_that_could_be_read_in_two_ways_are_refused(database_url: str, tmp_path: Path) -> None:
+    file = tmp_path / "press.csv"
+    rows = [
+        "20240101,1",
+        "1704067200,1",
+        "1704067200000,1",
+        "2026-01-31T12:00:00Z,1_000",
+        "2026-01-31T12:00:00Z,\uff11",
+    ]
+    clocks = ["2026-03-29 02:30:00,1", "2026-10-25 02:30:00,1", "2026-10-25 02:30:00+01:00,1", "2026-03-29 03:30:00,1"]
+    file.write_text("\n".join(["timestamp,value", *rows, *clocks]) + "\n", encoding="utf-8")
+    done = await load(database_url, file, "--timezone", "Europe/Madrid")
+    assert "9 rows: 3 accepted, 0 duplicates, 0 conflicts, 6 rejected." in done.stdout
+    assert [line.split(":")[0] for line in done.stderr.splitlines()] == [f"line {n}" for n in (2, 3, 5, 6, 7, 8)]
+    assert "given with its offset, since the clocks of this time zone change then." in done.stderr
 
 
 @pytest.mark.skipif(not NAB.exists(), reason="NAB's data is not beside this checkout")
