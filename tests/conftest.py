@@ -94,7 +94,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.write_line(sentence)
 
 
-async def _run_admin(url: str, *statements: str) -> None:
+async def run_sql(url: str, *statements: str) -> None:
+    """Runs the statements one after the other on a connection of their own."""
     connection = await asyncpg.connect(url)
     try:
         for statement in statements:
@@ -107,11 +108,11 @@ async def _run_admin(url: str, *statements: str) -> None:
 async def make_database(server_url: str, template: str = "template0") -> AsyncIterator[str]:
     """A new database, and its URL, for as long as the block lasts."""
     name = f"aurum_{uuid.uuid4().hex[:12]}"
-    await _run_admin(server_url, f'CREATE DATABASE {name} TEMPLATE "{template}"')
+    await run_sql(server_url, f'CREATE DATABASE {name} TEMPLATE "{template}"')
     try:
         yield replace_database(server_url, name)
     finally:
-        await _run_admin(server_url, f"DROP DATABASE {name} WITH (FORCE)")
+        await run_sql(server_url, f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.fixture(scope="session")
@@ -142,7 +143,7 @@ async def template(request: pytest.FixtureRequest, server_url: str) -> AsyncIter
             await connection.close()
         _tell_edition(request.config, f"Ran on edition {edition.name.value}: {edition}.")
         # TimescaleDB's scheduler connects to every database it's in, and a database in use can't be copied.
-        await _run_admin(
+        await run_sql(
             server_url,
             f"ALTER DATABASE {name} WITH ALLOW_CONNECTIONS false",
             f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'",

@@ -15,7 +15,7 @@ from app.migrations.state import list_migrations
 from app.piccolo_app import APP_CONFIG
 from app.tables import EsgRecord, Prediction, RawMeasurement
 from app.timescale.statements import ENABLE_TIMESCALE, create_hypertable
-from tests.conftest import make_database, read_database, replace_database, run_command
+from tests.conftest import make_database, read_database, replace_database, run_command, run_sql
 from tests.test_startup import find_free_port
 
 TABLES = ["alerts", "esg_records", "features", "machines", "outbox", "predictions", "raw_measurements"]
@@ -156,9 +156,7 @@ async def test_timescale_off_leaves_the_extension_alone(url: str) -> None:
 
 
 async def test_a_failed_migration_leaves_nothing_behind(url: str) -> None:
-    connection = await asyncpg.connect(url)
-    await connection.execute("CREATE TABLE raw_measurements (mine int)")
-    await connection.close()
+    await run_sql(url, "CREATE TABLE raw_measurements (mine int)")
     done = await asyncio.to_thread(run_command, "invoke", "migrate", database_url=url)
     assert done.returncode == 1
     assert (
@@ -225,9 +223,7 @@ async def test_the_migrations_say_all_that_the_tables_do() -> None:
 
 async def test_a_database_ahead_of_the_code_is_left_alone(server_url: str, template: str) -> None:
     async with make_database(server_url, template) as url:
-        connection = await asyncpg.connect(url)
-        await connection.execute("INSERT INTO migration (name, app_name) VALUES ('2999-01-01T00:00:00:000000', 'app')")
-        await connection.close()
+        await run_sql(url, "INSERT INTO migration (name, app_name) VALUES ('2999-01-01T00:00:00:000000', 'app')")
         for command in (["migrate"], ["migrate-rollback", "--yes"], ["migrate-to", "--id", "base", "--yes"]):
             done = await asyncio.to_thread(run_command, "invoke", *command, database_url=url)
             assert done.returncode == 3, done.stdout + done.stderr

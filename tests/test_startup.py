@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from app.migrations.state import list_migrations
-from tests.conftest import ROOT, find_program, make_environ, run_command
+from tests.conftest import ROOT, find_program, make_environ, run_command, run_sql
 
 FACTORY = "app.main:create_app"
 COMMANDS = [
@@ -61,15 +61,6 @@ async def wait_until_ready(port: int) -> httpx.Response:
                 return await http.get(f"http://127.0.0.1:{port}/health/ready")
             except httpx.TransportError:
                 await asyncio.sleep(0.05)
-
-
-async def run_sql(url: str, *statements: str) -> None:
-    connection = await asyncpg.connect(url)
-    try:
-        for statement in statements:
-            await connection.execute(statement)
-    finally:
-        await connection.close()
 
 
 async def count_tables(url: str) -> int:

@@ -18,11 +18,11 @@ from app.graphql.filters import (
     read_machine_where,
     read_measurement_where,
 )
-from app.graphql.types import Connection, Fleet, Machine, Measurement, Series, Storage, wrap_measurements
+from app.graphql.types import Connection, Fleet, Machine, Measurement, Series, Storage, make_question, wrap_measurements
 from app.history.columns import Fill
 from app.history.machines import find_fleet
 from app.history.pages import MACHINES, MEASUREMENTS, PageRequest, find_page
-from app.history.series import Aggregate, SeriesQuestion, find_series
+from app.history.series import Aggregate, find_series
 from app.migrations.state import list_migrations, read_state
 from app.registry import StoredMachine
 from app.timescale.catalogue import read_hypertables
@@ -89,15 +89,8 @@ class Query:
         fill: Fill = Fill.NONE,
         max_points: int = 1000,
     ) -> list[Series]:
-        question = SeriesQuestion(
-            machine_ids=tuple(machine_ids),
-            metrics=None if metrics is None else tuple(metrics),
-            start=from_,
-            end=to or info.context.now,
-            bucket=bucket,
-            aggregate=aggregate,
-            fill=fill,
-            max_points=max_points,
+        question = make_question(
+            machine_ids, metrics, from_, to or info.context.now, bucket, aggregate, fill, max_points
         )
         return [Series(columns=columns) for columns in await find_series(info.context.rooms.database, question)]
 

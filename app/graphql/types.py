@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from enum import Enum
 from typing import Annotated, Generic, TypeVar
@@ -194,16 +195,7 @@ class Machine:
         fill: Fill = Fill.NONE,
         max_points: int = 1000,
     ) -> list[Series]:
-        question = SeriesQuestion(
-            machine_ids=(),
-            metrics=None if metrics is None else tuple(metrics),
-            start=from_,
-            end=to or info.context.now,
-            bucket=bucket,
-            aggregate=aggregate,
-            fill=fill,
-            max_points=max_points,
-        )
+        question = make_question((), metrics, from_, to or info.context.now, bucket, aggregate, fill, max_points)
         return [
             Series(columns=columns) for columns in await info.context.loaders.series.load((self.machine_id, question))
         ]
@@ -233,6 +225,29 @@ class Machine:
             created_at=machine.created_at,
             updated_at=machine.updated_at,
         )
+
+
+def make_question(
+    machine_ids: Sequence[str],
+    metrics: Sequence[str] | None,
+    start: datetime,
+    end: datetime,
+    bucket: timedelta | None,
+    aggregate: Aggregate,
+    fill: Fill,
+    max_points: int,
+) -> SeriesQuestion:
+    """What the arguments of `series` ask, of one machine's field or of the query's."""
+    return SeriesQuestion(
+        machine_ids=tuple(machine_ids),
+        metrics=None if metrics is None else tuple(metrics),
+        start=start,
+        end=end,
+        bucket=bucket,
+        aggregate=aggregate,
+        fill=fill,
+        max_points=max_points,
+    )
 
 
 def wrap_measurements(page: Page, request: PageRequest, owner: str | None = None) -> Connection[Measurement]:
