@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import tzinfo
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from invoke.context import Context
 from invoke.tasks import task
@@ -33,10 +33,13 @@ from app.registry import register_machine
 from app.settings import Settings, load_settings
 from app.simulator.faults import Fault
 
+if TYPE_CHECKING:
+    from app.timescale.autogenerate import Draft
+
 Number = TypeVar("Number", int, float)
 
 ROOT = Path(__file__).parent
-TABLES = [table._meta.tablename for table in APP_CONFIG.table_classes]  # noqa: SLF001 - Piccolo's documented way
+TABLES = [table._meta.tablename for table in APP_CONFIG.table_classes]
 SCHEMA_FILE = ROOT / "schema.graphql"
 MOST_REFUSED_SHOWN = 20
 
@@ -248,6 +251,48 @@ async def open_database(settings: Settings) -> AsyncIterator[Database]:
 
 
 # --- Migrations ---------------------------------------------------------------------------------------------------
+
+
+@task(
+    help={
+        "msg": "what the migration is for",
+        "renames": "where something is gone and something is new: yes, it got a new name; no, another took its place",
+    }
+)
+def migration(_: Context, msg: str, renames: str = "") -> None:
+    """Writes a migration of what changed in app/tables.py, if anything did."""
+    from app.timescale.autogenerate import draft_migration
+
+    with report_errors():
+        if renames not in {"", "yes", "no"}:
+            raise InvalidInput("--renames is yes or no.")
+        answer = {"yes": True, "no": False}.get(renames)
+        _name_no_server()
+        draft = asyncio.run(draft_migration(APP_CONFIG, msg, renames=answer))
+        if draft is None:
+            say("Nothing changed: the migrations say all that the tables do.")
+        else:
+            _write_migration(draft)
+
+
+@task(help={"msg": "what the migration is for"})
+def migration_empty(_: Context, msg: str) -> None:
+    """Writes a migration that does nothing yet."""
+    from app.timescale.autogenerate import draft_empty
+
+    with report_errors():
+        _name_no_server()
+        _write_migration(asyncio.run(draft_empty(APP_CONFIG, msg)))
+
+
+def _name_no_server() -> None:
+    # Piccolo looks into piccolo_conf.py for the kind of engine, which mustn't start a server for that.
+    os.environ["DATABASE_URL"] = "postgresql://localhost/nobody_connects"
+
+
+def _write_migration(draft: Draft) -> None:
+    draft.path.write_text(draft.text, encoding="utf-8")
+    say(f"Wrote {draft.path.relative_to(ROOT)}: read it, then run invoke migrate.")
 
 
 @task

@@ -220,7 +220,7 @@ class Database:
     def bind(self, tables: Iterable[type[Table]]) -> None:
         """Makes Piccolo's queries on these tables use this pool, not the engine of piccolo_conf.py."""
         for table in tables:
-            table._meta.db = self.engine  # noqa: SLF001 - Piccolo's documented way to set a table's engine
+            table._meta.db = self.engine
 
 
 @contextmanager

@@ -3,6 +3,7 @@
     AurumError
     ├── SettingsError           SETTINGS_INVALID       a setting is missing or can't be right
     ├── EmbeddedServerError     EMBEDDED_SERVER        the embedded PostgreSQL can't be started or reached
+    ├── MigrationRefused        MIGRATION_REFUSED      what changed can't be told for sure; nothing was written
     ├── MigrationFailed         MIGRATION_FAILED       a migration did not go through; the database is as it was
     ├── StartupRefused          the service would not be right if it ran; the process ends with exit code 3
     │   ├── SchemaBehind        SCHEMA_BEHIND          migrations are waiting to be applied
@@ -38,6 +39,10 @@ class SettingsError(AurumError):
 
 class EmbeddedServerError(AurumError):
     code = "EMBEDDED_SERVER"
+
+
+class MigrationRefused(AurumError):
+    code = "MIGRATION_REFUSED"
 
 
 class MigrationFailed(AurumError):

@@ -78,7 +78,7 @@ def create_app(settings: Settings | None = None) -> Litestar:
         fanout=fanout,
         liveness=LivenessLimits(settings.stale_after, settings.silent_after),
     )
-    tables = [table._meta.tablename for table in APP_CONFIG.table_classes]  # noqa: SLF001 - Piccolo's documented way to a table's name
+    tables = [table._meta.tablename for table in APP_CONFIG.table_classes]
 
     @asynccontextmanager
     async def run(app: Litestar) -> AsyncIterator[None]:

@@ -25,6 +25,7 @@ from piccolo.columns.defaults.uuid import UUID4
 from piccolo.constraints import Check
 from piccolo.table import Table
 
+from app.timescale.declared import Declared
 from app.timescale.hypertable import Hypertable
 from app.timescale.keys import CompositeKey, KeyTimestamptz, PrimaryKey
 
@@ -32,7 +33,7 @@ _SEVERITIES = "'LOW', 'MEDIUM', 'HIGH', 'CRITICAL'"
 _ALERT_TYPES = "'ANOMALY', 'PREDICTION', 'THRESHOLD', 'ESG', 'SILENCE'"
 
 
-class Machine(Table, tablename="machines"):
+class Machine(Declared, Table, tablename="machines"):
     """A machine that sends readings. Never deleted: retiring it sets `operational` to false and keeps its history."""
 
     machine_id = Text(primary_key=True, default=None)
@@ -45,7 +46,13 @@ class Machine(Table, tablename="machines"):
     machines_machine_id_not_empty = Check("machine_id <> ''")
 
 
-class RawMeasurement(CompositeKey, Table, tablename="raw_measurements"):
+class RawMeasurement(
+    Declared,
+    CompositeKey,
+    Table,
+    tablename="raw_measurements",
+    hypertable=Hypertable("timestamp", chunk_interval=timedelta(days=1)),
+):
     """A reading: what a machine measured at one instant, as {metric name: finite number}."""
 
     machine_id = ForeignKey(Machine, on_delete=OnDelete.restrict, on_update=OnUpdate.restrict, null=False, default=None)
@@ -58,10 +65,14 @@ class RawMeasurement(CompositeKey, Table, tablename="raw_measurements"):
     raw_measurements_pkey = PrimaryKey([machine_id, timestamp])
     raw_measurements_metrics_object = Check("jsonb_typeof(metrics) = 'object'")
 
-    hypertable = Hypertable("timestamp", timedelta(days=1))
 
-
-class Feature(CompositeKey, Table, tablename="features"):
+class Feature(
+    Declared,
+    CompositeKey,
+    Table,
+    tablename="features",
+    hypertable=Hypertable("timestamp", chunk_interval=timedelta(days=7)),
+):
     """What was computed of the window of readings that ends at `timestamp`."""
 
     machine_id = ForeignKey(Machine, on_delete=OnDelete.restrict, on_update=OnUpdate.restrict, null=False, default=None)
@@ -75,7 +86,13 @@ class Feature(CompositeKey, Table, tablename="features"):
     features_features_object = Check("jsonb_typeof(features) = 'object'")
 
 
-class Prediction(CompositeKey, Table, tablename="predictions"):
+class Prediction(
+    Declared,
+    CompositeKey,
+    Table,
+    tablename="predictions",
+    hypertable=Hypertable("timestamp", chunk_interval=timedelta(days=7)),
+):
     """What one version of a model expected of a machine at one instant."""
 
     # index: one prediction by its public id. Unique by its making; a hypertable can't enforce it without the time.
@@ -98,10 +115,14 @@ class Prediction(CompositeKey, Table, tablename="predictions"):
     predictions_failure_probability_range = Check("failure_probability BETWEEN 0 AND 1")
     predictions_confidence_range = Check("confidence BETWEEN 0 AND 1")
 
-    hypertable = Hypertable("timestamp", timedelta(days=7))
 
-
-class EsgRecord(CompositeKey, Table, tablename="esg_records"):
+class EsgRecord(
+    Declared,
+    CompositeKey,
+    Table,
+    tablename="esg_records",
+    hypertable=Hypertable("timestamp", chunk_interval=timedelta(days=7)),
+):
     """What a machine emitted: kilograms of CO2 equivalent at one instant and since its first record."""
 
     machine_id = ForeignKey(Machine, on_delete=OnDelete.restrict, on_update=OnUpdate.restrict, null=False, default=None)
@@ -119,10 +140,8 @@ class EsgRecord(CompositeKey, Table, tablename="esg_records"):
     # key: a machine's records over a range
     esg_records_pkey = PrimaryKey([machine_id, timestamp])
 
-    hypertable = Hypertable("timestamp", timedelta(days=7))
 
-
-class Alert(Table, tablename="alerts"):
+class Alert(Declared, Table, tablename="alerts"):
     """Something about a machine that a person should see, and what they did about it."""
 
     id = BigSerial(primary_key=True)
@@ -152,7 +171,7 @@ class Alert(Table, tablename="alerts"):
     alerts_severity_known = Check(f"severity IN ({_SEVERITIES})")
 
 
-class Outbox(Table, tablename="outbox"):
+class Outbox(Declared, Table, tablename="outbox"):
     """What happened, written in the transaction that made it happen, told to subscribers in the order of `id`."""
 
     id = BigSerial(primary_key=True)

@@ -1,5 +1,6 @@
 from datetime import timedelta
 
+from app.timescale.hypertable import Hypertable
 from app.timescale.keys import KeyTimestamptz
 from app.timescale.keys import PrimaryKey
 from app.timescale.manager import TimescaleMigrationManager
@@ -1403,22 +1404,28 @@ async def forwards():
         schema=None,
     )
 
-    manager.create_hypertable(
+    manager.alter_hypertable(
         tablename="raw_measurements",
-        time_column="timestamp",
-        chunk_interval=timedelta(days=1),
+        old=None,
+        new=Hypertable(
+            time_column="timestamp", chunk_interval=timedelta(days=1)
+        ),
     )
 
-    manager.create_hypertable(
+    manager.alter_hypertable(
         tablename="predictions",
-        time_column="timestamp",
-        chunk_interval=timedelta(days=7),
+        old=None,
+        new=Hypertable(
+            time_column="timestamp", chunk_interval=timedelta(days=7)
+        ),
     )
 
-    manager.create_hypertable(
+    manager.alter_hypertable(
         tablename="esg_records",
-        time_column="timestamp",
-        chunk_interval=timedelta(days=7),
+        old=None,
+        new=Hypertable(
+            time_column="timestamp", chunk_interval=timedelta(days=7)
+        ),
     )
 
     return manager

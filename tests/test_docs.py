@@ -8,6 +8,7 @@ import subprocess
 from typing import Any
 
 import msgspec
+from invoke.collection import Collection
 from invoke.loader import FilesystemLoader
 
 import app.simulator.calls
@@ -31,12 +32,21 @@ def test_every_setting_is_documented() -> None:
         assert f"| `{name_variable(field)}` |" in REFERENCE
 
 
-def test_every_task_is_documented() -> None:
+def list_tasks() -> list[str]:
     module, _ = FilesystemLoader(start=str(ROOT)).load("tasks")
-    from invoke.collection import Collection
+    return list(Collection.from_module(module).task_names)
 
-    for name in Collection.from_module(module).task_names:
+
+def test_every_task_is_documented() -> None:
+    for name in list_tasks():
         assert re.search(rf"^\|.*`{name}`", REFERENCE, re.MULTILINE), name
+
+
+def test_every_command_in_the_guide_to_migrations_is_there() -> None:
+    guide = (ROOT / "docs" / "migrations.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"invoke ([a-z-]+)", guide))
+    assert named >= {"migration", "migrate", "migrate-rollback", "migrate-to"}
+    assert named <= set(list_tasks())
 
 
 def test_every_error_code_is_documented() -> None:

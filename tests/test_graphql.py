@@ -282,6 +282,7 @@ async def test_storage_says_what_the_service_runs_on(service: ServiceClient, ser
     else:
         assert [(table["table"], table["timeColumn"], table["chunkInterval"]) for table in storage["hypertables"]] == [
             ("esg_records", "timestamp", "P7D"),
+            ("features", "timestamp", "P7D"),
             ("predictions", "timestamp", "P7D"),
             ("raw_measurements", "timestamp", "P1D"),
         ]

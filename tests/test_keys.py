@@ -12,9 +12,11 @@ from piccolo.table import Table
 
 from app.piccolo_app import APP_CONFIG
 from app.tables import Alert, EsgRecord, Feature, Machine, Outbox, Prediction, RawMeasurement
-from app.timescale.hypertable import Hypertable, find_hypertables
+from app.timescale.declared import find_hypertables
+from app.timescale.hypertable import Hypertable
 from app.timescale.keys import CompositeKey, KeyTimestamptz, PrimaryKey
-from app.timescale.statements import ENABLE_TIMESCALE, create_hypertable, format_interval
+from app.timescale.statements import ENABLE_TIMESCALE
+from app.timescale.transitions import format_interval, plan_transition
 
 KEYED: list[type[Table]] = [RawMeasurement, Feature, Prediction, EsgRecord]
 
@@ -107,6 +109,7 @@ def test_every_declared_hypertable_has_its_time_in_its_key_and_in_a_timestamptz(
     declared = find_hypertables(APP_CONFIG.table_classes)
     assert declared == {
         "raw_measurements": Hypertable("timestamp", timedelta(days=1)),
+        "features": Hypertable("timestamp", timedelta(days=7)),
         "predictions": Hypertable("timestamp", timedelta(days=7)),
         "esg_records": Hypertable("timestamp", timedelta(days=7)),
     }
@@ -131,17 +134,6 @@ def test_only_a_declaration_makes_a_hypertable() -> None:
     assert find_hypertables([Plain, Odd]) == {}
 
 
-@pytest.mark.parametrize("interval", [timedelta(seconds=59), timedelta(0), -timedelta(days=1)])
-def test_a_silly_chunk_interval_is_refused(interval: timedelta) -> None:
-    with pytest.raises(ValueError, match="makes far too many chunks: use hours or days") as caught:
-        Hypertable("timestamp", interval)
-    assert str(caught.value).startswith(f"a chunk interval of {interval} ")
-
-
-def test_a_minute_is_the_shortest_chunk() -> None:
-    assert Hypertable("timestamp", timedelta(minutes=1)).chunk_interval == timedelta(minutes=1)
-
-
 @pytest.mark.parametrize(
     ("span", "text"),
     [
@@ -157,7 +149,8 @@ def test_an_interval_is_exact(span: timedelta, text: str) -> None:
 
 
 def test_the_statement_of_a_hypertable_keeps_rows_and_can_run_again() -> None:
-    assert create_hypertable("raw_measurements", Hypertable("timestamp", timedelta(days=1))) == (
+    (step,) = plan_transition("raw_measurements", None, Hypertable("timestamp", timedelta(days=1)))
+    assert step.sql == (
         "DO $aurum$\n"
         "BEGIN\n"
         "  IF EXISTS (SELECT FROM pg_extension WHERE extname = 'timescaledb') THEN\n"
@@ -173,7 +166,8 @@ def test_the_statement_of_a_hypertable_keeps_rows_and_can_run_again() -> None:
 
 
 def test_no_statement_ends_its_own_block_early() -> None:
-    for statement in (ENABLE_TIMESCALE, create_hypertable("t", Hypertable("timestamp", timedelta(days=1)))):
+    (step,) = plan_transition("t", None, Hypertable("timestamp", timedelta(days=1)))
+    for statement in (ENABLE_TIMESCALE, step.sql):
         assert statement.startswith("DO $aurum$\n")
         assert statement.endswith("\n$aurum$")
         assert statement.count("$aurum$") == 2

@@ -10,17 +10,18 @@ from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 import pytest
-from piccolo.apps.migrations.commands.new import AutoMigrationManager
 
 from app.migrations.state import list_migrations
 from app.piccolo_app import APP_CONFIG
-from app.tables import EsgRecord, Prediction, RawMeasurement
-from app.timescale.statements import ENABLE_TIMESCALE, create_hypertable
-from tests.conftest import make_database, read_database, replace_database, run_command, run_sql
+from app.timescale.autogenerate import draft_migration
+from app.timescale.declared import find_hypertables
+from app.timescale.statements import ENABLE_TIMESCALE
+from app.timescale.transitions import plan_transition
+from tests.conftest import ROOT, make_database, read_database, replace_database, run_command, run_sql
 from tests.test_startup import find_free_port
 
 TABLES = ["alerts", "esg_records", "features", "machines", "outbox", "predictions", "raw_measurements"]
-HYPERTABLES = {"esg_records": 7, "predictions": 7, "raw_measurements": 1}  # days of a chunk
+HYPERTABLES = {"esg_records": 7, "features": 7, "predictions": 7, "raw_measurements": 1}  # days of a chunk
 
 
 @pytest.fixture(params=["server", "community"])
@@ -143,8 +144,9 @@ async def test_running_them_again_changes_nothing(url: str) -> None:
     connection = await asyncpg.connect(url)
     try:
         await connection.execute(ENABLE_TIMESCALE)
-        for table in (RawMeasurement, Prediction, EsgRecord):
-            await connection.execute(create_hypertable(table._meta.tablename, table.hypertable))
+        for table, declared in find_hypertables(APP_CONFIG.table_classes).items():
+            for step in plan_transition(table, None, declared):
+                await connection.execute(step.sql)
     finally:
         await connection.close()
     assert (await read_catalogue(url), await read_hypertables(url)) == before
@@ -217,12 +219,41 @@ async def test_going_to_a_migration_that_is_not_there_names_those_that_are(empty
     assert f"There is no migration x: choose base or one of {', '.join(list_migrations())}." in done.stderr
 
 
+async def test_without_a_change_no_migration_is_written_and_no_database_asked() -> None:
+    files = sorted((ROOT / "piccolo_migrations").iterdir())
+    done = await asyncio.to_thread(
+        run_command, "invoke", "migration", "--msg", "nothing", database_url="postgresql://127.0.0.1:1/nowhere"
+    )
+    assert done.stdout == "Nothing changed: the migrations say all that the tables do.\n", done.stderr
+    assert sorted((ROOT / "piccolo_migrations").iterdir()) == files
+
+
 async def test_the_migrations_say_all_that_the_tables_do(monkeypatch: pytest.MonkeyPatch) -> None:
     # Piccolo looks into piccolo_conf.py for the kind of engine, and connects to nothing.
     monkeypatch.setenv("DATABASE_URL", "postgresql://127.0.0.1:1/nowhere")
     monkeypatch.delitem(sys.modules, "piccolo_conf", raising=False)
-    statements = await AutoMigrationManager().get_alter_statements(app_config=APP_CONFIG)
-    assert [line for each in statements for line in each.statements] == []
+    assert await draft_migration(APP_CONFIG, "nothing", renames=None) is None
+
+
+async def test_features_become_a_hypertable_with_the_rows_they_hold(url: str) -> None:
+    first = list_migrations()[0]
+    await run(url, "invoke", "migrate-to", "--id", first)
+    await run_sql(
+        url,
+        "INSERT INTO machines (machine_id, machine_type, location) VALUES ('A', 'press', 'x')",
+        "INSERT INTO features SELECT 'A', '2026-01-01'::timestamptz + n * interval '1 day', jsonb_build_object('n', n) "
+        "FROM generate_series(1, 100) AS n",
+    )
+    rows = "SELECT count(*)::int, sum((features ->> 'n')::int)::int, min(created_at) = max(created_at) FROM features"
+    before = await fetch(url, rows)
+    assert before == [(100, 5050, True)]
+    for command in (["migrate"], ["migrate-to", "--id", first, "--yes"], ["migrate"]):
+        await run(url, "invoke", *command)
+        assert await fetch(url, rows) == before
+    if await has_extension(url):
+        assert await read_hypertables(url) == HYPERTABLES
+        chunks = "SELECT num_chunks::int FROM timescaledb_information.hypertables WHERE hypertable_name = 'features'"
+        assert (await fetch(url, chunks))[0][0] >= 15
 
 
 async def test_a_database_ahead_of_the_code_is_left_alone(server_url: str, template: str) -> None:

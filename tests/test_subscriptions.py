@@ -73,8 +73,9 @@ async def test_only_what_was_asked_for_arrives(service: ServiceClient) -> None:
 
 async def test_what_changed_nothing_is_no_event(service: ServiceClient) -> None:
     await service.register("A")
-    await service.ingest(reading("A", 1))
     async with service.subscribe(QUERY) as subscription:
+        await service.ingest(reading("A", 1))
+        assert seconds(await subscription.next()) == [("A", 1.0)]
         await service.ingest(reading("A", 1))
         await service.ingest(reading("A", 1, a=9))
         await service.ingest([reading("Z", 1)])

@@ -17,6 +17,7 @@ from piccolo.engine.postgres import PostgresTransaction
 from app.database import Engine, describe_error, explain_refusal, translate_errors
 from app.errors import MigrationFailed
 from app.migrations.state import APP_NAME, list_migrations, read_state, require_known
+from app.timescale.leftovers import run_leftovers
 
 # Any number will do, as long as it never changes: old and new runners must ask for the same lock.
 LOCK = 4_727_201_001
@@ -27,10 +28,12 @@ LOCK_TIMEOUT = "4s"
 
 async def apply_migrations(engine: Engine, say: Callable[[str], None], until: str = "all") -> None:
     """Applies whatever is pending, up to and including `until`. Raises MigrationFailed; then the database is as it was."""
+    await _finish(engine)
     async with _run_alone(engine, say):
         result = await run_forwards(APP_NAME, until)
         if not result.success:
             raise MigrationFailed(result.message or "Piccolo did not say why.")
+    await _finish(engine)
 
 
 async def reverse_migrations(engine: Engine, migration_id: str, say: Callable[[str], None]) -> None:
@@ -39,6 +42,19 @@ async def reverse_migrations(engine: Engine, migration_id: str, say: Callable[[s
         result = await run_backwards(APP_NAME, migration_id, auto_agree=True)
         if not result.success:
             raise MigrationFailed(result.message or "Piccolo did not say why.")
+    await _finish(engine)
+
+
+async def _finish(engine: Engine) -> None:
+    """Runs the steps that a migration left for after its transaction, this one or one that was cut off."""
+    try:
+        with explain_refusal():
+            await run_leftovers(engine)
+    except asyncpg.PostgresError as error:
+        raise MigrationFailed(
+            "A step after the migration's transaction failed, and the next run begins with it: "
+            f"{describe_error(error)}."
+        ) from error
 
 
 @asynccontextmanager

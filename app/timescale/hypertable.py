@@ -1,34 +1,69 @@
-"""What a table says to become a hypertable: `hypertable = Hypertable("timestamp", timedelta(days=1))` in its body."""
+"""What a table says to become a hypertable. Plain data, so that a migration file can hold what a table was and becomes.
+
+Each class refuses by itself what can't be whatever the table; `declared` refuses what can't be on a given table.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 
-from piccolo.table import Table
+
+class DeclarationError(Exception):
+    """A declaration that can't work, and why."""
+
+
+@dataclass(frozen=True)
+class Compression:
+    """Chunks older than `after` are kept as columns. Community only.
+
+    Rows of one `segment_by` lie together, in the order of `order_by`, whose terms are like "timestamp DESC"; empty means
+    the time column, newest first.
+    """
+
+    after: timedelta
+    segment_by: tuple[str, ...] = ()
+    order_by: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Refresh:
+    """Every `every`, an aggregate is brought up to date from `start_offset` to `end_offset` before now.
+
+    A `start_offset` of None reaches back to the beginning.
+    """
+
+    every: timedelta
+    start_offset: timedelta | None
+    end_offset: timedelta
+
+
+@dataclass(frozen=True)
+class ContinuousAggregate:
+    """A view named `name` with a row per `bucket` and `group_by`, kept up to date by TimescaleDB. Community only.
+
+    Its columns are `bucket`, those of `group_by`, and `columns`: pairs of a name and an SQL expression.
+    """
+
+    name: str
+    bucket: timedelta
+    group_by: tuple[str, ...]
+    columns: tuple[tuple[str, str], ...]
+    refresh: Refresh
 
 
 @dataclass(frozen=True)
 class Hypertable:
     """A table cut into chunks by time.
 
-    `time_column` is a timestamptz column that is part of every unique key of the table; `chunk_interval` is the span
-    of one chunk: long enough that a chunk isn't trivially small, short enough that the newest one fits in memory.
+    `time_column` is a timestamptz column in every unique key of the table; `chunk_interval` is the span of one chunk:
+    long enough that a chunk isn't trivially small, short enough that the newest one fits in memory. `default_indexes`
+    lets TimescaleDB add an index of its own on time. Rows older than `retention` are dropped, chunk by chunk.
     """
 
     time_column: str
     chunk_interval: timedelta
-
-    def __post_init__(self) -> None:
-        if self.chunk_interval < timedelta(minutes=1):
-            raise ValueError(f"a chunk interval of {self.chunk_interval} makes far too many chunks: use hours or days")
-
-
-def find_hypertables(tables: Iterable[type[Table]]) -> dict[str, Hypertable]:
-    """The declarations by table name, for the tables that have one."""
-    return {
-        table._meta.tablename: declared  # noqa: SLF001 - Piccolo's documented way to a table's name
-        for table in tables
-        if isinstance(declared := getattr(table, "hypertable", None), Hypertable)
-    }
+    default_indexes: bool = False
+    compression: Compression | None = None
+    retention: timedelta | None = None
+    aggregates: tuple[ContinuousAggregate, ...] = ()

@@ -1,57 +1,95 @@
-"""The MigrationManager of AurumAI's migration files: Piccolo's, plus what it can't say about TimescaleDB.
+"""The MigrationManager of AurumAI's migration files: Piccolo's, and what it can't say about TimescaleDB.
 
-Piccolo runs raw steps before it creates tables; a hypertable is made after its table, in the same transaction.
+Forwards it runs, in one transaction: the statement that enables TimescaleDB, the transitions that must come before
+Piccolo's operations (a column can't change under a compressed chunk), Piccolo's operations, the other transitions; and
+then, one by one, the steps that can't run in a transaction. Backwards the same the other way round.
+
 Migration files import this class: its module path must never change.
 """
 
 from __future__ import annotations
 
-from datetime import timedelta
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 from piccolo.apps.migrations.auto.migration_manager import MigrationManager
 from piccolo.engine import engine_finder
 
+from app.database import Engine
 from app.timescale.hypertable import Hypertable
-from app.timescale.statements import ENABLE_TIMESCALE, create_hypertable
+from app.timescale.leftovers import record_steps, run_leftovers
+from app.timescale.statements import ENABLE_TIMESCALE
+from app.timescale.steps import Step
+from app.timescale.transitions import plan_transition
+
+
+@dataclass(frozen=True)
+class Transition:
+    """What a table was and becomes; `first` says that it comes before Piccolo's operations."""
+
+    tablename: str
+    old: Hypertable | None
+    new: Hypertable | None
+    first: bool
 
 
 class TimescaleMigrationManager(MigrationManager):
-    """Runs, in one transaction: `before` statements, Piccolo's own operations, `after` statements.
-
-    Backwards it runs Piccolo's operations alone: the tables that became hypertables here were created here, so they
-    are dropped whole; the extension stays, since others may use it.
-    """
+    """One migration."""
 
     def __init__(self, migration_id: str, app_name: str, description: str) -> None:
         super().__init__(migration_id=migration_id, app_name=app_name, description=description)
-        self._before: list[str] = []
-        self._after: list[str] = []
+        self.transitions: list[Transition] = []
+        self._enables_timescale = False
 
     def enable_timescale(self) -> None:
-        """CREATE EXTENSION timescaledb where the server has it and AURUM_TIMESCALE allows it."""
-        self._before.append(ENABLE_TIMESCALE)
+        """CREATE EXTENSION timescaledb where the server has it and AURUM_TIMESCALE allows it. It stays when going back."""
+        self._enables_timescale = True
 
-    def create_hypertable(self, tablename: str, time_column: str, chunk_interval: timedelta) -> None:
-        """Makes a table that this migration creates a hypertable, where TimescaleDB is enabled."""
-        self._after.append(create_hypertable(tablename, Hypertable(time_column, chunk_interval)))
+    def alter_hypertable(
+        self, tablename: str, old: Hypertable | None, new: Hypertable | None, *, first: bool = False
+    ) -> None:
+        """Makes a table that is as `old` says (None: a plain one) as `new` says."""
+        self.transitions.append(Transition(tablename, old, new, first))
 
     async def run(self, backwards: bool = False) -> None:
         engine = engine_finder()
-        if engine is None:
-            raise RuntimeError("piccolo_conf.py names no DB")
+        if not isinstance(engine, Engine):
+            raise TypeError("piccolo_conf.py must name a DB made by make_engine")
+        sides = [list(self._plan(backwards, first=first)) for first in (True, False)]
+        before, after = reversed(sides) if backwards else sides
         if self.preview:
-            await self._preview(backwards)
-            return
-        async with engine.transaction():
-            for statement in () if backwards else self._before:
-                await engine.run_ddl(statement)
+            self._show(before)
             await super().run(backwards=backwards)
-            for statement in () if backwards else self._after:
-                await engine.run_ddl(statement)
+            self._show(after)
+            return
+        later = [step for step in (*before, *after) if not step.transactional]
+        async with engine.transaction() as transaction:
+            if self._enables_timescale and not backwards:
+                await engine.run_ddl(ENABLE_TIMESCALE)
+            await _run_steps(engine, before)
+            await super().run(backwards=backwards)
+            await _run_steps(engine, after)
+            await record_steps(transaction.connection, self.migration_id, later)
+        # Within the transaction of a runner it isn't later yet: the runner sees to it.
+        if not engine.transaction_exists():
+            await run_leftovers(engine)
 
-    async def _preview(self, backwards: bool) -> None:
-        for statement in () if backwards else self._before:
-            print(statement + ";")  # noqa: T201 - Piccolo's preview prints
-        await super().run(backwards=backwards)
-        for statement in () if backwards else self._after:
-            print(statement + ";")  # noqa: T201 - Piccolo's preview prints
+    def _plan(self, backwards: bool, *, first: bool) -> Iterator[Step]:
+        """The steps of the transitions on one side of Piccolo's operations, in the order in which they run."""
+        gone = {table.tablename for table in (self.add_tables if backwards else self.drop_tables)}
+        chosen = [transition for transition in self.transitions if transition.first is first]
+        for transition in reversed(chosen) if backwards else chosen:
+            old, new = transition.old, transition.new
+            if backwards:
+                old, new = new, old
+            yield from plan_transition(transition.tablename, old, new, dropped=transition.tablename in gone)
+
+    def _show(self, steps: list[Step]) -> None:
+        for step in steps:
+            print(f"{step.sql};")  # noqa: T201 - Piccolo's preview prints
+
+
+async def _run_steps(engine: Engine, steps: list[Step]) -> None:
+    for step in steps:
+        if step.transactional:
+            await engine.run_ddl(step.sql)

@@ -1,15 +1,11 @@
-"""SQL for hypertables that does the right thing on every edition, by asking the database it runs on.
+"""The statement that brings TimescaleDB into a database, on every edition.
 
-Each statement is one DO block that decides when it runs, so the same text serves the runner, `piccolo migrations` and
-a psql script. AURUM_TIMESCALE reaches it as the session setting `aurum.timescale` (auto where it isn't set).
-Needs TimescaleDB 2.13 or later where there is any (`by_range`).
+It is a DO block that decides when it runs, so the same text serves the runner, `piccolo migrations` and a psql script.
+AURUM_TIMESCALE reaches it as the session setting `aurum.timescale` (auto where it isn't set). Needs TimescaleDB 2.13 or
+later where there is any.
 """
 
 from __future__ import annotations
-
-from datetime import timedelta
-
-from app.timescale.hypertable import Hypertable
 
 _POLICY = "coalesce(nullif(current_setting('aurum.timescale', true), ''), 'auto')"
 
@@ -33,29 +29,6 @@ BEGIN
   IF {_POLICY} = 'require' THEN
     RAISE EXCEPTION 'AURUM_TIMESCALE=require, but TimescaleDB is not enabled in database % and can''t be', current_database()
       USING HINT = 'Install TimescaleDB 2.13 or later, add it to shared_preload_libraries, and let a superuser run CREATE EXTENSION timescaledb.';
-  END IF;
-END
-$aurum$
-""".strip()
-
-
-def format_interval(span: timedelta) -> str:
-    """A PostgreSQL interval literal of exactly that many microseconds."""
-    microseconds = span // timedelta(microseconds=1)
-    return f"INTERVAL '{microseconds} microseconds'"
-
-
-def create_hypertable(table: str, declared: Hypertable) -> str:
-    """Makes a table a hypertable, with the rows it holds, where TimescaleDB is enabled; nothing where it isn't, or where it is one already."""
-    return f"""
-DO $aurum$
-BEGIN
-  IF EXISTS (SELECT FROM pg_extension WHERE extname = 'timescaledb') THEN
-    PERFORM create_hypertable(
-      '"{table}"'::regclass,
-      by_range('{declared.time_column}', {format_interval(declared.chunk_interval)}),
-      create_default_indexes => false, if_not_exists => true, migrate_data => true
-    );
   END IF;
 END
 $aurum$

@@ -1,0 +1,65 @@
+"""Steps of migrations that can't run in a transaction: written down with their migration, run after it, one by one.
+
+A crash in between leaves them in the table `migration_step`, and the next run begins with them. Each may run twice: one
+that was cut off is run again. The table is there only as long as there is something in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from app.database import Engine
+from app.timescale.steps import Step
+
+# Any number will do, as long as it never changes: old and new runners must ask for the same lock.
+_LOCK = 4_727_201_003
+
+_COMMUNITY = """
+SELECT EXISTS (SELECT FROM pg_extension WHERE extname = 'timescaledb')
+   AND coalesce(current_setting('timescaledb.license', true), '') = 'timescale'
+"""
+
+
+async def record_steps(connection: Any, migration_id: str, steps: Sequence[Step]) -> None:
+    """Writes down what is to be done after COMMIT, instead of what the migration left before; nothing where the edition can't."""
+    if await connection.fetchval("SELECT to_regclass('migration_step') IS NOT NULL"):
+        await connection.execute("DELETE FROM migration_step WHERE migration = $1", migration_id)
+    if not steps or not await connection.fetchval(_COMMUNITY):
+        return
+    await connection.execute(
+        "CREATE TABLE IF NOT EXISTS migration_step "
+        "(id bigserial PRIMARY KEY, migration text NOT NULL, statement text NOT NULL, query text)"
+    )
+    await connection.executemany(
+        "INSERT INTO migration_step (migration, statement, query) VALUES ($1, $2, $3)",
+        [(migration_id, step.sql, step.values) for step in steps],
+    )
+
+
+async def run_leftovers(engine: Engine) -> None:
+    """Runs what is written down, each step by itself. Raises what asyncpg does; what is not done yet stays written down."""
+    connection = await engine.get_new_connection()
+    try:
+        if await connection.fetchval("SELECT to_regclass('migration_step') IS NULL"):
+            return
+        await connection.execute(f"SELECT pg_advisory_lock({_LOCK})")
+        while await connection.fetchval("SELECT to_regclass('migration_step') IS NOT NULL"):
+            row = await connection.fetchrow("SELECT id, statement, query FROM migration_step ORDER BY id LIMIT 1")
+            if row is None:
+                await connection.execute("DROP TABLE migration_step")
+                return
+            await _run_step(connection, row["statement"], row["query"])
+            await connection.execute("DELETE FROM migration_step WHERE id = $1", row["id"])
+    finally:
+        await connection.close()
+
+
+async def _run_step(connection: Any, statement: str, query: str | None) -> None:
+    if query is not None:
+        values = await connection.fetchrow(query)
+        if values is None:
+            return
+        for name, value in values.items():
+            statement = statement.replace(f":{name}", value)
+    await connection.execute(statement)

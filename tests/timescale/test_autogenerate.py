@@ -1,0 +1,284 @@
+"""Generated migrations of hypertables: each kind of change, on every edition, forwards and back, with rows that stay."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.errors import MigrationRefused
+from app.timescale.leftovers import run_leftovers
+from tests.conftest import make_database
+from tests.timescale.project import Project
+
+READINGS = """
+class Machine(Declared, Table, tablename="machines"):
+    machine_id = Text(primary_key=True, default=None)
+
+class Reading(Declared, CompositeKey, Table, tablename="readings", hypertable={hypertable}):
+    machine_id = ForeignKey(Machine, null=False, default=None)
+    timestamp = KeyTimestamptz(primary_key=True, default=None, index=True)
+    value = {column}
+    readings_pkey = PrimaryKey([machine_id, timestamp])
+    readings_value_known = Check("value >= 0")
+"""
+REAL = "Real(default=None)"
+DOUBLE = "DoublePrecision(default=None)"
+
+DAILY = 'Hypertable("timestamp", timedelta(days=1){more})'
+COMPRESSION = ', compression=Compression(timedelta(days=7), ("machine_id",), ("timestamp DESC",))'
+OTHER_COMPRESSION = ", compression=Compression(timedelta(days=9))"
+RETENTION = ", retention=timedelta(days=365)"
+HOURLY = """, aggregates=(ContinuousAggregate(
+    "readings_hourly", timedelta(hours=1), ("machine_id",), (("readings", "count(*)"), ("mean", "avg(value)"){more}),
+    Refresh(timedelta(hours=1), timedelta(days={days}), timedelta(hours=1)),
+),)"""
+MEAN = HOURLY.format(more="", days=30)
+PEAK = HOURLY.format(more=', ("peak", "max(value)")', days=30)
+OFTEN = HOURLY.format(more=', ("peak", "max(value)")', days=20)
+
+ROWS = """
+INSERT INTO readings SELECT 'A', '2026-01-01'::timestamptz + n * interval '10 minutes', n FROM generate_series(0, 999) AS n
+"""
+
+
+def declare(hypertable: str, column: str = REAL) -> str:
+    return READINGS.format(hypertable=hypertable, column=column)
+
+
+def daily(more: str = "") -> str:
+    return DAILY.format(more=more)
+
+
+@pytest.fixture(params=["server", "community"])
+async def project(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server_url: str
+) -> AsyncIterator[Project]:
+    if request.param == "community":
+        server = request.getfixturevalue("community")
+        server.reset()
+        yield Project(tmp_path, server.dsn, monkeypatch)
+    else:
+        async with make_database(server_url) as url:
+            made = Project(tmp_path, url, monkeypatch)
+            if await made.fetch("SELECT 1 FROM pg_available_extensions WHERE name = 'timescaledb'"):
+                await made.fetch("CREATE EXTENSION timescaledb")
+            yield made
+    if request.param == "community":
+        server.reset()
+
+
+async def is_community(project: Project) -> bool:
+    return (
+        await project.fetch(
+            "SELECT 1 FROM pg_extension WHERE extname = 'timescaledb' AND current_setting('timescaledb.license', true) = 'timescale'"
+        )
+        != []
+    )
+
+
+async def step(project: Project, source: str) -> str:
+    """Declares, generates, applies; the second time there is nothing to generate."""
+    project.declare(source)
+    draft = await project.generate()
+    assert draft is not None
+    assert await project.generate() is None
+    await project.forwards()
+    return draft.migration_id
+
+
+async def sum_up(project: Project) -> tuple[Any, ...]:
+    return (await project.fetch("SELECT count(*), sum(value)::float8, min(timestamp), max(timestamp) FROM readings"))[0]
+
+
+HOURS = "SELECT count(*), sum(readings)::int8, sum(readings * mean)::float8 FROM {}"
+ALL_HOURS = [(167, 1000, 499500.0)]
+
+
+async def prepare(project: Project, hypertable: str) -> tuple[Any, ...]:
+    """The tables with a thousand readings of a week, and their sums."""
+    await step(project, declare(hypertable))
+    await project.fetch("INSERT INTO machines VALUES ('A')")
+    await project.fetch(ROWS)
+    whole = await sum_up(project)
+    assert whole[:2] == (1000, 499500.0)
+    return whole
+
+
+async def compress(project: Project) -> None:
+    if await is_community(project):
+        await project.fetch("SELECT compress_chunk(chunk, true) FROM show_chunks('readings') AS chunk")
+
+
+async def test_rows_stay_through_every_change_of_their_table_and_back(project: Project) -> None:
+    whole = await prepare(project, "None")
+    changes = [
+        await step(project, declare(daily())),
+        await step(project, declare('Hypertable("timestamp", timedelta(days=2))')),
+        await step(project, declare('Hypertable("timestamp", timedelta(days=2), default_indexes=True)')),
+        await step(project, declare(daily(COMPRESSION))),
+    ]
+    await compress(project)
+    changes.append(await step(project, declare(daily(OTHER_COMPRESSION))))
+    await compress(project)
+    changes.append(await step(project, declare(daily(OTHER_COMPRESSION + RETENTION), DOUBLE)))
+    await compress(project)
+    changes.append(await step(project, declare("None", DOUBLE)))
+    assert await sum_up(project) == whole
+    for migration_id in reversed(changes):
+        await project.backwards(migration_id)
+        await compress_if_declared(project)
+        assert await sum_up(project) == whole
+    await project.forwards()
+    assert await sum_up(project) == whole
+    keys = await project.fetch(
+        "SELECT conname::text, pg_get_constraintdef(oid) FROM pg_constraint "
+        "WHERE conrelid = 'readings'::regclass AND contype <> 'n' ORDER BY 1"
+    )
+    assert keys == [
+        (
+            "readings_machine_id_fkey",
+            "FOREIGN KEY (machine_id) REFERENCES machines(machine_id) ON UPDATE CASCADE ON DELETE CASCADE",
+        ),
+        ("readings_pkey", 'PRIMARY KEY (machine_id, "timestamp")'),
+        ("readings_value_known", "CHECK ((value >= (0)::double precision))"),
+    ]
+    indexes = await project.fetch("SELECT indexname::text FROM pg_indexes WHERE tablename = 'readings' ORDER BY 1")
+    assert indexes == [("readings_pkey",), ("readings_timestamp",)]
+
+
+async def compress_if_declared(project: Project) -> None:
+    if await is_community(project) and await project.fetch(
+        "SELECT FROM timescaledb_information.hypertables WHERE hypertable_name = 'readings' AND compression_enabled"
+    ):
+        await compress(project)
+
+
+async def test_an_aggregate_changes_and_keeps_what_its_dropped_rows_said(project: Project) -> None:
+    whole = await prepare(project, daily(COMPRESSION))
+    await compress(project)
+    first = await step(project, declare(daily(COMPRESSION + RETENTION + MEAN)))
+    if not await is_community(project):
+        assert await project.fetch("SELECT to_regclass('readings_hourly')::text") == [(None,)]
+        await step(project, declare(daily(COMPRESSION + RETENTION + OFTEN), DOUBLE))
+        await project.backwards(first)
+        assert await sum_up(project) == whole
+        return
+    assert await project.fetch(HOURS.format("readings_hourly")) == ALL_HOURS
+    await project.fetch("SELECT drop_chunks('readings', '2026-01-04'::timestamptz)")
+    left = await sum_up(project)
+    assert left[0] < 1000
+
+    await step(project, declare(daily(COMPRESSION + RETENTION + PEAK)))
+    assert await project.fetch(HOURS.format("readings_hourly")) == ALL_HOURS
+    ((known, peak),) = await project.fetch("SELECT count(peak), max(peak) FROM readings_hourly")
+    assert 0 < known < 167
+    assert peak == 999
+
+    await step(project, declare(daily(COMPRESSION + RETENTION + OFTEN)))
+    await compress(project)
+    await step(project, declare(daily(COMPRESSION + RETENTION + OFTEN), DOUBLE))
+    assert await project.fetch(HOURS.format("readings_hourly")) == ALL_HOURS
+
+    gone = await step(project, declare(daily(), DOUBLE))
+    assert await project.fetch(HOURS.format("readings_hourly__archive")) == ALL_HOURS
+    await project.backwards(gone)
+    assert await project.fetch(HOURS.format("readings_hourly")) == ALL_HOURS
+    assert await project.fetch("SELECT to_regclass('readings_hourly__archive')::text") == [(None,)]
+
+    await project.backwards(first)
+    assert await project.fetch(HOURS.format("readings_hourly__archive")) == ALL_HOURS
+    assert await sum_up(project) == left
+
+
+async def test_an_aggregate_of_other_buckets_leaves_the_old_ones_in_its_archive(project: Project) -> None:
+    await prepare(project, daily(MEAN))
+    await step(project, declare(daily(MEAN.replace("timedelta(hours=1), (", "timedelta(hours=2), ("))))
+    if await is_community(project):
+        assert await project.fetch(HOURS.format("readings_hourly__archive")) == ALL_HOURS
+        assert await project.fetch(HOURS.format("readings_hourly")) == [(84, 1000, 499500.0)]
+
+
+async def test_a_table_with_an_aggregate_can_go_and_come_back(project: Project) -> None:
+    await prepare(project, daily(COMPRESSION + MEAN))
+    gone = await step(project, declare("None").split("class Reading", maxsplit=1)[0])
+    assert await project.fetch("SELECT to_regclass('readings')::text") == [(None,)]
+    await project.backwards(gone)
+    assert await project.fetch("SELECT count(*) FROM readings") == [(0,)]
+    if await is_community(project):
+        assert await project.fetch(HOURS.format("readings_hourly")) == ALL_HOURS
+
+
+async def test_a_step_that_was_cut_off_after_the_transaction_is_made_up_for(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await prepare(project, daily())
+
+    async def crash(_: object) -> None:
+        raise KeyboardInterrupt
+
+    project.declare(declare(daily(MEAN)))
+    await project.generate()
+    with monkeypatch.context() as patch:
+        patch.setattr("app.timescale.manager.run_leftovers", crash)
+        with pytest.raises(KeyboardInterrupt):
+            await project.forwards()
+    if await is_community(project):
+        assert await project.fetch("SELECT count(*) FROM migration_step") == [(1,)]
+    await run_leftovers(project.engine)
+    assert await project.fetch("SELECT to_regclass('migration_step')::text") == [(None,)]
+    if await is_community(project):
+        stored = await project.fetch(
+            "SELECT count(*) FROM _timescaledb_catalog.continuous_aggs_watermark WHERE watermark > 0"
+        )
+        assert stored == [(1,)]
+
+
+async def test_the_file_says_both_sides_and_can_be_read(project: Project) -> None:
+    project.declare(declare(daily(RETENTION)))
+    draft = await project.generate()
+    assert draft is not None
+    assert draft.text.splitlines()[0] == "import datetime"
+    assert (
+        """
+    manager.alter_hypertable(
+        tablename="readings",
+        old=None,
+        new=Hypertable(
+            time_column="timestamp",
+            chunk_interval=datetime.timedelta(days=1),
+            default_indexes=False,
+            compression=None,
+            retention=datetime.timedelta(days=365),
+            aggregates=(),
+        ),
+    )
+
+    return manager
+"""
+        in draft.text
+    )
+
+
+async def test_a_constraint_that_says_something_else_under_its_name_is_refused(project: Project) -> None:
+    await step(project, declare(daily()))
+    project.declare(declare(daily()).replace("value >= 0", "value > 0"))
+    with pytest.raises(MigrationRefused) as caught:
+        await project.generate()
+    assert str(caught.value) == (
+        "The constraint readings_value_known of readings says CHECK (value > 0) and said CHECK (value >= 0): "
+        "give what is new a new name, so that the old one is dropped and the new one added."
+    )
+
+
+async def test_a_column_that_may_be_renamed_is_asked_for(project: Project) -> None:
+    await prepare(project, daily())
+    renamed = declare(daily()).replace("    value =", "    level =").replace("readings_value_known", "level_known")
+    project.declare(renamed.replace("value >= 0", "level >= 0"))
+    with pytest.raises(MigrationRefused, match="In readings, value is gone and level is new: say with --renames"):
+        await project.generate()
+    assert await project.generate(renames=True) is not None
+    await project.forwards()
+    assert await project.fetch("SELECT sum(level)::float8 FROM readings") == [(499500.0,)]
