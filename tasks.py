@@ -16,6 +16,7 @@ from datetime import tzinfo
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+import msgspec
 from invoke.context import Context
 from invoke.tasks import task
 
@@ -349,6 +350,29 @@ def migrate_history(_: Context) -> None:
         for name in sorted((*state.applied, *state.pending, *state.unknown)):
             word = "applied" if name in state.applied else "pending" if name in state.pending else "not in the code"
             say(f"{name}  {word}")
+
+
+@task(help={"json": "for programs: what differs, as JSON"})
+def migrate_check(_: Context, json: bool = False) -> None:
+    """Compares migrations, live database and tables: exit 0 in step, 2 to be migrated, 3 it differs, 4 to be generated."""
+    from app.migrations.check import check_database
+
+    with report_errors(), open_piccolo():
+        from piccolo_conf import DB
+
+        result = asyncio.run(check_database(DB, APP_CONFIG))
+        if json:
+            print(msgspec.json.encode({**msgspec.to_builtins(result), "exit_code": result.exit_code}).decode())  # noqa: T201 - for programs
+        else:
+            for name in result.pending:
+                say(f"{name} is not applied: run invoke migrate.")
+            for difference in result.differences:
+                say(f"{difference}.")
+            if result.moved_on is not None:
+                say(result.moved_on)
+            if result.exit_code == 0:
+                say("Migrations, database and tables are in step.")
+        sys.exit(result.exit_code)
 
 
 async def _read_state() -> MigrationState:

@@ -66,13 +66,21 @@ class TimescaleMigrationManager(MigrationManager):
         async with engine.transaction() as transaction:
             if self._enables_timescale and not backwards:
                 await engine.run_ddl(ENABLE_TIMESCALE)
-            await _run_steps(engine, before)
-            await super().run(backwards=backwards)
-            await _run_steps(engine, after)
+            await self._run_between(engine, before, after, backwards)
             await record_steps(transaction.connection, self.migration_id, later)
         # Within the transaction of a runner it isn't later yet: the runner sees to it.
         if not engine.transaction_exists():
             await run_leftovers(engine)
+
+    async def rehearse(self, engine: Engine) -> None:
+        """Runs the migration forwards in the transaction that is open, but for the extension and what comes after."""
+        before, after = (list(self._plan(backwards=False, first=first)) for first in (True, False))
+        await self._run_between(engine, before, after, backwards=False)
+
+    async def _run_between(self, engine: Engine, before: list[Step], after: list[Step], backwards: bool) -> None:
+        await _run_steps(engine, before)
+        await super().run(backwards=backwards)
+        await _run_steps(engine, after)
 
     def _plan(self, backwards: bool, *, first: bool) -> Iterator[Step]:
         """The steps of the transitions on one side of Piccolo's operations, in the order in which they run."""

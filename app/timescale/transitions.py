@@ -208,7 +208,7 @@ BEGIN
   CREATE MATERIALIZED VIEW "{name}" WITH (timescaledb.continuous, timescaledb.materialized_only = false) AS
   SELECT {", ".join(columns)}
   FROM "{table}" GROUP BY {grouping} WITH NO DATA;
-  IF obj_description(to_regclass('"{name}__archive"'), 'pg_class') = '{_sign(aggregate)}' THEN
+  IF obj_description(to_regclass(format('%I.%I', current_schema(), '{name}__archive')), 'pg_class') = '{_sign(aggregate)}' THEN
     SELECT format('%I.%I', materialization_hypertable_schema, materialization_hypertable_name)::regclass INTO stored
     FROM timescaledb_information.continuous_aggregates
     WHERE view_schema = current_schema() AND view_name = '{name}';

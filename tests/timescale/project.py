@@ -85,3 +85,65 @@ class Project:
             return [tuple(row) for row in await connection.fetch(query, *arguments)]
         finally:
             await connection.close()
+
+
+READINGS = """
+class Machine(Declared, Table, tablename="machines"):
+    machine_id = Text(primary_key=True, default=None)
+
+class Reading(Declared, CompositeKey, Table, tablename="readings", hypertable={hypertable}):
+    machine_id = ForeignKey(Machine, null=False, default=None)
+    timestamp = KeyTimestamptz(primary_key=True, default=None, index=True)
+    value = {column}
+    readings_pkey = PrimaryKey([machine_id, timestamp])
+    readings_value_known = Check("value >= 0")
+"""
+REAL = "Real(default=None)"
+DOUBLE = "DoublePrecision(default=None)"
+
+DAILY = 'Hypertable("timestamp", timedelta(days=1){more})'
+COMPRESSION = ', compression=Compression(timedelta(days=7), ("machine_id",), ("timestamp DESC",))'
+OTHER_COMPRESSION = ", compression=Compression(timedelta(days=9))"
+RETENTION = ", retention=timedelta(days=365)"
+HOURLY = """, aggregates=(ContinuousAggregate(
+    "readings_hourly", timedelta(hours=1), ("machine_id",), (("readings", "count(*)"), ("mean", "avg(value)"){more}),
+    Refresh(timedelta(hours=1), timedelta(days={days}), timedelta(hours=1)),
+),)"""
+MEAN = HOURLY.format(more="", days=30)
+PEAK = HOURLY.format(more=', ("peak", "max(value)")', days=30)
+OFTEN = HOURLY.format(more=', ("peak", "max(value)")', days=20)
+
+ROWS = """
+INSERT INTO readings SELECT 'A', '2026-01-01'::timestamptz + n * interval '10 minutes', n FROM generate_series(0, 999) AS n
+"""
+
+
+def declare(hypertable: str, column: str = REAL) -> str:
+    return READINGS.format(hypertable=hypertable, column=column)
+
+
+def daily(more: str = "") -> str:
+    return DAILY.format(more=more)
+
+
+async def is_community(project: Project) -> bool:
+    return (
+        await project.fetch(
+            "SELECT 1 FROM pg_extension WHERE extname = 'timescaledb' AND current_setting('timescaledb.license', true) = 'timescale'"
+        )
+        != []
+    )
+
+
+async def step(project: Project, source: str) -> str:
+    """Declares, generates, applies; the second time there is nothing to generate."""
+    project.declare(source)
+    draft = await project.generate()
+    assert draft is not None
+    assert await project.generate() is None
+    await project.forwards()
+    return draft.migration_id
+
+
+async def sum_up(project: Project) -> tuple[Any, ...]:
+    return (await project.fetch("SELECT count(*), sum(value)::float8, min(timestamp), max(timestamp) FROM readings"))[0]

@@ -2,96 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from app.errors import MigrationRefused
 from app.timescale.leftovers import run_leftovers
-from tests.conftest import make_database
-from tests.timescale.project import Project
-
-READINGS = """
-class Machine(Declared, Table, tablename="machines"):
-    machine_id = Text(primary_key=True, default=None)
-
-class Reading(Declared, CompositeKey, Table, tablename="readings", hypertable={hypertable}):
-    machine_id = ForeignKey(Machine, null=False, default=None)
-    timestamp = KeyTimestamptz(primary_key=True, default=None, index=True)
-    value = {column}
-    readings_pkey = PrimaryKey([machine_id, timestamp])
-    readings_value_known = Check("value >= 0")
-"""
-REAL = "Real(default=None)"
-DOUBLE = "DoublePrecision(default=None)"
-
-DAILY = 'Hypertable("timestamp", timedelta(days=1){more})'
-COMPRESSION = ', compression=Compression(timedelta(days=7), ("machine_id",), ("timestamp DESC",))'
-OTHER_COMPRESSION = ", compression=Compression(timedelta(days=9))"
-RETENTION = ", retention=timedelta(days=365)"
-HOURLY = """, aggregates=(ContinuousAggregate(
-    "readings_hourly", timedelta(hours=1), ("machine_id",), (("readings", "count(*)"), ("mean", "avg(value)"){more}),
-    Refresh(timedelta(hours=1), timedelta(days={days}), timedelta(hours=1)),
-),)"""
-MEAN = HOURLY.format(more="", days=30)
-PEAK = HOURLY.format(more=', ("peak", "max(value)")', days=30)
-OFTEN = HOURLY.format(more=', ("peak", "max(value)")', days=20)
-
-ROWS = """
-INSERT INTO readings SELECT 'A', '2026-01-01'::timestamptz + n * interval '10 minutes', n FROM generate_series(0, 999) AS n
-"""
-
-
-def declare(hypertable: str, column: str = REAL) -> str:
-    return READINGS.format(hypertable=hypertable, column=column)
-
-
-def daily(more: str = "") -> str:
-    return DAILY.format(more=more)
-
-
-@pytest.fixture(params=["server", "community"])
-async def project(
-    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server_url: str
-) -> AsyncIterator[Project]:
-    if request.param == "community":
-        server = request.getfixturevalue("community")
-        server.reset()
-        yield Project(tmp_path, server.dsn, monkeypatch)
-    else:
-        async with make_database(server_url) as url:
-            made = Project(tmp_path, url, monkeypatch)
-            if await made.fetch("SELECT 1 FROM pg_available_extensions WHERE name = 'timescaledb'"):
-                await made.fetch("CREATE EXTENSION timescaledb")
-            yield made
-    if request.param == "community":
-        server.reset()
-
-
-async def is_community(project: Project) -> bool:
-    return (
-        await project.fetch(
-            "SELECT 1 FROM pg_extension WHERE extname = 'timescaledb' AND current_setting('timescaledb.license', true) = 'timescale'"
-        )
-        != []
-    )
-
-
-async def step(project: Project, source: str) -> str:
-    """Declares, generates, applies; the second time there is nothing to generate."""
-    project.declare(source)
-    draft = await project.generate()
-    assert draft is not None
-    assert await project.generate() is None
-    await project.forwards()
-    return draft.migration_id
-
-
-async def sum_up(project: Project) -> tuple[Any, ...]:
-    return (await project.fetch("SELECT count(*), sum(value)::float8, min(timestamp), max(timestamp) FROM readings"))[0]
-
+from tests.timescale.project import (
+    COMPRESSION,
+    DOUBLE,
+    MEAN,
+    OFTEN,
+    OTHER_COMPRESSION,
+    PEAK,
+    RETENTION,
+    ROWS,
+    Project,
+    daily,
+    declare,
+    is_community,
+    step,
+    sum_up,
+)
 
 HOURS = "SELECT count(*), sum(readings)::int8, sum(readings * mean)::float8 FROM {}"
 ALL_HOURS = [(167, 1000, 499500.0)]
