@@ -217,6 +217,10 @@ BEGIN
     WHERE old.attrelid = '"{name}__archive"'::regclass AND new.attrelid = stored AND old.attnum > 0 AND new.attnum > 0;
     EXECUTE format('INSERT INTO %s (%s) SELECT %s FROM "{name}__archive"', stored, columns, columns);
     DROP TABLE "{name}__archive";
+    IF NOT EXISTS (SELECT FROM "{table}") THEN
+      -- Without a row there is nothing to refresh, and up to the first refresh a view that looks at the rows shows no other.
+      ALTER MATERIALIZED VIEW "{name}" SET (timescaledb.materialized_only = true);
+    END IF;
   END IF;
 END;"""
     return Step(guard(Needs.COMMUNITY, body), table, Lock.SHARE_ROW_EXCLUSIVE, Needs.COMMUNITY, moves_data=True)
