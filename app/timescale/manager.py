@@ -19,7 +19,7 @@ from app.database import Engine
 from app.timescale.hypertable import Hypertable
 from app.timescale.leftovers import record_steps, run_leftovers
 from app.timescale.statements import ENABLE_TIMESCALE
-from app.timescale.steps import Step
+from app.timescale.steps import Step, describe_step
 from app.timescale.transitions import plan_transition
 
 
@@ -94,7 +94,7 @@ class TimescaleMigrationManager(MigrationManager):
 
     def _show(self, steps: list[Step]) -> None:
         for step in steps:
-            print(f"{step.sql};")  # noqa: T201 - Piccolo's preview prints
+            print(f"\n{describe_step(step)}\n{step.sql};")  # noqa: T201 - Piccolo's preview prints
 
 
 async def _run_steps(engine: Engine, steps: list[Step]) -> None:

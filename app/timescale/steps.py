@@ -18,9 +18,7 @@ class Lock(Enum):
     """The strongest lock that a step takes on its table, and what waits for it meanwhile."""
 
     NONE = "no lock"
-    SHARE_UPDATE_EXCLUSIVE = "SHARE UPDATE EXCLUSIVE (reads and writes go on)"
     SHARE_ROW_EXCLUSIVE = "SHARE ROW EXCLUSIVE (reads go on, writes wait)"
-    SHARE = "SHARE (reads go on, writes wait)"
     ACCESS_EXCLUSIVE = "ACCESS EXCLUSIVE (reads and writes wait)"
 
 
@@ -40,6 +38,18 @@ class Step:
     transactional: bool = True
     moves_data: bool = False
     values: str | None = None
+
+
+def describe_step(step: Step) -> str:
+    """An SQL comment for whoever reads the statement before it runs."""
+    notes = [f"{step.table}: {step.lock.value}"]
+    if step.needs is not Needs.POSTGRES:
+        notes.append(f"left out without {step.needs.value}")
+    if step.moves_data:
+        notes.append("its time grows with the rows")
+    if not step.transactional:
+        notes.append("after the transaction, by itself")
+    return f"-- {'; '.join(notes)}"
 
 
 def guard(needs: Needs, body: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from piccolo.apps.migrations.commands.forwards import run_forwards
 
 from app.errors import MigrationRefused
 from app.timescale.leftovers import run_leftovers
@@ -214,3 +215,23 @@ async def test_a_column_that_may_be_renamed_is_asked_for(project: Project) -> No
     assert await project.generate(renames=True) is not None
     await project.forwards()
     assert await project.fetch("SELECT sum(level)::float8 FROM readings") == [(499500.0,)]
+
+
+async def test_a_preview_says_what_each_step_locks_and_needs(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    await step(project, declare(daily()))
+    project.declare(declare(daily(RETENTION + MEAN)))
+    await project.generate()
+    result = await run_forwards("app", preview=True)
+    assert result.success
+    notes = [line for line in capsys.readouterr().out.splitlines() if line.startswith("-- ")]
+    assert notes == [
+        "-- readings: SHARE ROW EXCLUSIVE (reads go on, writes wait); left out without TimescaleDB Community; "
+        "its time grows with the rows",
+        "-- readings: no lock; left out without TimescaleDB Community; its time grows with the rows; "
+        "after the transaction, by itself",
+        "-- readings_hourly: no lock; left out without TimescaleDB Community",
+        "-- readings: no lock; left out without TimescaleDB Community",
+    ]
+    assert await project.fetch("SELECT to_regclass('readings_hourly')::text") == [(None,)]
