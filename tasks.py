@@ -27,7 +27,7 @@ from app.errors import AlreadyExists, AurumError, InvalidInput, SettingsError, S
 from app.ingest.loader import LoadSummary, check_csv, read_timezone
 from app.ingest.loader import load_csv as load_csv_file
 from app.ingest.writer import Writer
-from app.migrations.runner import apply_migrations, reverse_migrations
+from app.migrations.runner import apply_migrations, catch_up, reverse_migrations
 from app.migrations.state import MigrationState, list_migrations, read_state, require_schema
 from app.piccolo_app import APP_CONFIG
 from app.registry import register_machine
@@ -350,6 +350,16 @@ def migrate_history(_: Context) -> None:
         for name in sorted((*state.applied, *state.pending, *state.unknown)):
             word = "applied" if name in state.applied else "pending" if name in state.pending else "not in the code"
             say(f"{name}  {word}")
+
+
+@task
+def timescale_apply(_: Context) -> None:
+    """Makes hypertables, policies and aggregates of a database whose server gained TimescaleDB after it was migrated."""
+    with report_errors(), open_piccolo():
+        from piccolo_conf import DB
+
+        asyncio.run(catch_up(DB, APP_CONFIG, say))
+        say("The database has what its edition of TimescaleDB can do.")
 
 
 @task(help={"json": "for programs: what differs, as JSON"})

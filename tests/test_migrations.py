@@ -158,6 +158,24 @@ async def test_timescale_off_leaves_the_extension_alone(url: str) -> None:
     assert not await has_extension(url)
 
 
+async def test_a_database_that_gains_timescale_later_is_brought_up_with_its_rows(url: str) -> None:
+    await run(url, "piccolo", "migrations", "forwards", "app", AURUM_TIMESCALE="off")
+    await run_sql(
+        url,
+        "INSERT INTO machines (machine_id, machine_type, location) VALUES ('A', 'press', 'x')",
+        "INSERT INTO raw_measurements (machine_id, timestamp, metrics) "
+        "SELECT 'A', '2026-01-01'::timestamptz + n * interval '1 hour', jsonb_build_object('n', n) FROM generate_series(1, 240) n",
+    )
+    rows = "SELECT count(*)::int, sum((metrics ->> 'n')::int)::int FROM raw_measurements"
+    before = await fetch(url, rows)
+    available = await fetch(url, "SELECT 1 FROM pg_available_extensions WHERE name = 'timescaledb'") != []
+    for _ in range(2):
+        await run(url, "invoke", "timescale-apply")
+        assert await fetch(url, rows) == before == [(240, 28920)]
+        assert await read_hypertables(url) == (HYPERTABLES if available else {})
+        assert "in step" in await run(url, "invoke", "migrate-check")
+
+
 async def test_a_failed_migration_leaves_nothing_behind(url: str) -> None:
     await run_sql(url, "CREATE TABLE raw_measurements (mine int)")
     done = await asyncio.to_thread(run_command, "invoke", "migrate", database_url=url)

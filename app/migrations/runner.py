@@ -8,16 +8,23 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import asyncpg
 from piccolo.apps.migrations.commands.backwards import run_backwards
+from piccolo.apps.migrations.commands.base import BaseMigrationManager
 from piccolo.apps.migrations.commands.forwards import run_forwards
+from piccolo.conf.apps import AppConfig
 from piccolo.engine.postgres import PostgresTransaction
 
 from app.database import Engine, describe_error, explain_refusal, translate_errors
 from app.errors import MigrationFailed
 from app.migrations.state import APP_NAME, list_migrations, read_state, require_known
-from app.timescale.leftovers import run_leftovers
+from app.timescale.autogenerate import read_hypertables
+from app.timescale.leftovers import record_steps, run_leftovers
+from app.timescale.statements import ENABLE_TIMESCALE
+from app.timescale.steps import Step
+from app.timescale.transitions import plan_catching_up
 
 # Any number will do, as long as it never changes: old and new runners must ask for the same lock.
 LOCK = 4_727_201_001
@@ -45,6 +52,29 @@ async def reverse_migrations(engine: Engine, migration_id: str, say: Callable[[s
     await _finish(engine)
 
 
+async def catch_up(engine: Engine, app: AppConfig, say: Callable[[str], None]) -> None:
+    """Gives a database what its server could not do when it was migrated: hypertables with the rows that are there, and so on.
+
+    Raises MigrationFailed; then the database is as it was.
+    """
+    managers = await BaseMigrationManager().get_migration_managers(app_config=app)
+    await _finish(engine)
+    async with _run_alone(engine, say) as connection:
+        state = await read_state(connection, list_migrations())
+        declared = read_hypertables(manager for manager in managers if manager.migration_id in state.applied)
+        await connection.execute(ENABLE_TIMESCALE)
+        later: list[Step] = []
+        for table, hypertable in sorted(declared.items()):
+            say(f"{table}: {hypertable.time_column} in chunks of {hypertable.chunk_interval}")
+            for step in plan_catching_up(table, hypertable):
+                if step.transactional:
+                    await connection.execute(step.sql)
+                else:
+                    later.append(step)
+        await record_steps(connection, "catching up", later)
+    await _finish(engine)
+
+
 async def _finish(engine: Engine) -> None:
     """Runs the steps that a migration left for after its transaction, this one or one that was cut off."""
     try:
@@ -58,7 +88,8 @@ async def _finish(engine: Engine) -> None:
 
 
 @asynccontextmanager
-async def _run_alone(engine: Engine, say: Callable[[str], None]) -> AsyncIterator[None]:
+async def _run_alone(engine: Engine, say: Callable[[str], None]) -> AsyncIterator[Any]:
+    """The connection of a transaction that no other runner has at the same time."""
     try:
         async with _begin(engine) as transaction:
             with translate_errors():
@@ -68,7 +99,7 @@ async def _run_alone(engine: Engine, say: Callable[[str], None]) -> AsyncIterato
                     say("Another migration is running on this database; waiting for it to end.")
                     await connection.execute(f"SELECT pg_advisory_xact_lock({LOCK})")
                 await connection.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
-                yield
+                yield connection
     except asyncpg.PostgresError as error:
         raise MigrationFailed(f"The database refused it, and is as it was before: {describe_error(error)}.") from error
 

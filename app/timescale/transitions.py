@@ -31,6 +31,14 @@ def plan_transition(table: str, old: Hypertable | None, new: Hypertable | None, 
     return list(_plan(table, old, new))
 
 
+def plan_catching_up(table: str, declared: Hypertable) -> list[Step]:
+    """The steps that give a table whatever it lacks of its declaration: what an edition could not do when it was migrated.
+
+    They may run on a table that lacks nothing.
+    """
+    return [*_plan(table, None, declared), _set_chunk_interval(table, declared.chunk_interval)]
+
+
 def _plan(table: str, old: Hypertable | None, new: Hypertable | None) -> Iterator[Step]:
     if new is None:
         if old is not None:
@@ -205,7 +213,7 @@ DECLARE
   columns text;
   stored regclass;
 BEGIN
-  CREATE MATERIALIZED VIEW "{name}" WITH (timescaledb.continuous, timescaledb.materialized_only = false) AS
+  CREATE MATERIALIZED VIEW IF NOT EXISTS "{name}" WITH (timescaledb.continuous, timescaledb.materialized_only = false) AS
   SELECT {", ".join(columns)}
   FROM "{table}" GROUP BY {grouping} WITH NO DATA;
   IF obj_description(to_regclass(format('%I.%I', current_schema(), '{name}__archive')), 'pg_class') = '{_sign(aggregate)}' THEN

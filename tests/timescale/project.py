@@ -18,6 +18,8 @@ from piccolo.table import Table
 
 from app.database import make_engine
 from app.timescale.autogenerate import Draft, draft_migration
+from app.timescale.declared import find_hypertables
+from app.timescale.hypertable import Hypertable
 from app.timescale.leftovers import run_leftovers
 
 HEAD = """
@@ -58,6 +60,9 @@ class Project:
             for each in names.values()
             if isinstance(each, type) and issubclass(each, Table) and each.__module__ == "project_tables"
         ]
+
+    def find_declaration(self, tablename: str) -> Hypertable:
+        return find_hypertables(self.app.table_classes)[tablename]
 
     async def generate(self, *, renames: bool | None = None) -> Draft | None:
         """Writes the next migration, if there is anything to write."""

@@ -8,6 +8,7 @@ import pytest
 
 from app.errors import SchemaAhead
 from app.migrations.check import check_database
+from app.timescale.transitions import plan_catching_up
 from tests.conftest import run_command, run_sql
 from tests.timescale.project import (
     COMPRESSION,
@@ -92,6 +93,22 @@ async def test_what_was_changed_of_a_hypertable_by_hand_is_named(project: Projec
     assert "chunks of 3 days by timestamp, and the migrations say chunks of 1 day" in differences[0]
     await project.fetch("DROP MATERIALIZED VIEW readings_hourly")
     assert "aggregate readings_hourly is missing: " in (await check(project))[1][0]
+
+
+async def test_catching_up_gives_what_is_lacking_and_changes_nothing_else(project: Project) -> None:
+    await step(project, declare(daily(FULL)))
+    await project.fetch("INSERT INTO machines VALUES ('A')")
+    await project.fetch(ROWS)
+    if await is_community(project):
+        await project.fetch("SELECT remove_retention_policy('readings')")
+        await project.fetch("SELECT compress_chunk(chunk) FROM show_chunks('readings') AS chunk")
+        assert (await check(project))[0] == 3
+    for _ in range(2):
+        for each in plan_catching_up("readings", project.find_declaration("readings")):
+            if each.transactional:
+                await project.fetch(each.sql)
+        assert await check(project) == (0, [])
+    assert await project.fetch("SELECT count(*) FROM readings") == [(1000,)]
 
 
 async def test_what_is_to_be_applied_and_what_is_to_be_generated_are_told_apart(project: Project) -> None:
