@@ -10,7 +10,7 @@ import os
 import shlex
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from datetime import tzinfo
 from pathlib import Path
@@ -23,11 +23,11 @@ from invoke.tasks import task
 from app.console import complain, say, show_progress
 from app.database import Database, connect, explain_refusal
 from app.embedded import open_embedded
-from app.errors import AlreadyExists, AurumError, InvalidInput, SettingsError, StartupRefused
+from app.errors import AlreadyExists, AurumError, InvalidInput, MigrationRefused, SettingsError, StartupRefused
 from app.ingest.loader import LoadSummary, check_csv, read_timezone
 from app.ingest.loader import load_csv as load_csv_file
 from app.ingest.writer import Writer
-from app.migrations.runner import apply_migrations, catch_up, reverse_migrations
+from app.migrations.runner import apply_migrations, catch_up, count_losses, reverse_migrations
 from app.migrations.state import MigrationState, list_migrations, read_state, require_schema
 from app.piccolo_app import APP_CONFIG
 from app.registry import register_machine
@@ -307,8 +307,8 @@ def migrate(_: Context) -> None:
 def migrate_rollback(_: Context, yes: bool = False) -> None:
     """Reverses the newest migration."""
     with report_errors(), open_piccolo():
-        _require_yes(yes)
-        _reverse("1")
+        state = asyncio.run(_read_state())
+        _reverse(state.applied[-1:], yes)
 
 
 @task(
@@ -326,8 +326,7 @@ def migrate_to(_: Context, id: str, yes: bool = False) -> None:  # noqa: A002 - 
         state = asyncio.run(_read_state())
         surplus = [name for name in state.applied if id == "base" or name > id]
         if surplus:
-            _require_yes(yes)
-            _reverse(surplus[0])
+            _reverse(surplus, yes)
         elif id in state.pending:
             migrate_forwards(until=id)
         else:
@@ -394,15 +393,20 @@ async def _read_state() -> MigrationState:
         await connection.close()
 
 
-def _reverse(migration_id: str) -> None:
+def _reverse(migration_ids: Sequence[str], yes: bool) -> None:
+    """Goes back behind the first of these; rows may go only with --yes."""
+    if not migration_ids:
+        say("No migration is applied.")
+        return
     from piccolo_conf import DB
 
-    asyncio.run(reverse_migrations(DB, migration_id, say))
-
-
-def _require_yes(yes: bool) -> None:
-    if not yes:
-        raise InvalidInput("Going back drops tables or columns with the rows they hold. If they may go, add --yes.")
+    losses = asyncio.run(count_losses(DB, APP_CONFIG, migration_ids))
+    if losses and not yes:
+        held = ", ".join(f"{rows:,} of {name}" for name, rows in losses.items())
+        raise MigrationRefused(
+            f"Going back drops {sum(losses.values()):,} rows or values ({held}). If they may go, add --yes."
+        )
+    asyncio.run(reverse_migrations(DB, migration_ids[0], say))
 
 
 # --- Development --------------------------------------------------------------------------------------------------

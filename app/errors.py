@@ -3,7 +3,7 @@
     AurumError
     ├── SettingsError           SETTINGS_INVALID       a setting is missing or can't be right
     ├── EmbeddedServerError     EMBEDDED_SERVER        the embedded PostgreSQL can't be started or reached
-    ├── MigrationRefused        MIGRATION_REFUSED      what changed can't be told for sure; nothing was written
+    ├── MigrationRefused        MIGRATION_REFUSED      it might lose rows or not be what was meant; nothing was done
     ├── MigrationFailed         MIGRATION_FAILED       a migration did not go through; the database is as it was
     ├── StartupRefused          the service would not be right if it ran; the process ends with exit code 3
     │   ├── SchemaBehind        SCHEMA_BEHIND          migrations are waiting to be applied

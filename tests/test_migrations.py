@@ -218,9 +218,16 @@ async def test_require_refuses_a_server_without_timescale(empty_database_url: st
 
 async def test_going_back_asks_before_it_drops_rows(url: str) -> None:
     await run(url, "invoke", "migrate")
+    await run(url, "invoke", "migrate-rollback")  # features become a plain table, and nothing is lost
+    await run_sql(
+        url, "INSERT INTO machines (machine_id, machine_type, location) VALUES ('A', 'press', 'x'), ('B', 'press', 'x')"
+    )
+    await run_sql(url, "INSERT INTO outbox (topic, payload) VALUES ('measurements', '{}')")
     done = await asyncio.to_thread(run_command, "invoke", "migrate-rollback", database_url=url)
     assert done.returncode == 1
-    assert "If they may go, add --yes." in done.stderr
+    assert done.stderr == (
+        "MIGRATION_REFUSED: Going back drops 3 rows or values (2 of machines, 1 of outbox). If they may go, add --yes.\n"
+    )
     assert len(await list_tables(url)) == 8
     await run(url, "invoke", "migrate-to", "--id", "base", "--yes")
     assert await list_tables(url) == ["migration"]
@@ -282,6 +289,15 @@ async def test_a_database_ahead_of_the_code_is_left_alone(server_url: str, templ
             assert done.returncode == 3, done.stdout + done.stderr
             assert "SCHEMA_AHEAD: The database is ahead of this code" in done.stderr
             assert "Traceback" not in done.stderr
+
+
+async def test_a_file_that_sorts_before_an_applied_one_is_refused(server_url: str, template: str) -> None:
+    first, newest = list_migrations()[0], list_migrations()[-1]
+    async with make_database(server_url, template) as url:
+        await run_sql(url, f"DELETE FROM migration WHERE name = '{first}'")
+        done = await asyncio.to_thread(run_command, "invoke", "migrate", database_url=url)
+        assert done.returncode == 1
+        assert f"MIGRATION_REFUSED: The migration {first} comes before {newest}, which is applied" in done.stderr
 
 
 async def test_commands_say_why_the_database_cannot_be_used(empty_database_url: str) -> None:

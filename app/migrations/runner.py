@@ -6,7 +6,7 @@ advisory lock absorbs Piccolo's own and gives both.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -19,7 +19,7 @@ from piccolo.engine.postgres import PostgresTransaction
 
 from app.database import Engine, describe_error, explain_refusal, translate_errors
 from app.errors import MigrationFailed
-from app.migrations.state import APP_NAME, list_migrations, read_state, require_known
+from app.migrations.state import APP_NAME, list_migrations, read_state, require_known, require_order
 from app.timescale.autogenerate import read_hypertables
 from app.timescale.leftovers import record_steps, run_leftovers
 from app.timescale.statements import ENABLE_TIMESCALE
@@ -36,11 +36,35 @@ LOCK_TIMEOUT = "4s"
 async def apply_migrations(engine: Engine, say: Callable[[str], None], until: str = "all") -> None:
     """Applies whatever is pending, up to and including `until`. Raises MigrationFailed; then the database is as it was."""
     await _finish(engine)
-    async with _run_alone(engine, say):
+    async with _run_alone(engine, say) as connection:
+        require_order(await read_state(connection, list_migrations()))
         result = await run_forwards(APP_NAME, until)
         if not result.success:
             raise MigrationFailed(result.message or "Piccolo did not say why.")
     await _finish(engine)
+
+
+async def count_losses(engine: Engine, app: AppConfig, migration_ids: Sequence[str]) -> dict[str, int]:
+    """How many rows the tables hold that reversing these migrations drops, or columns of; by table, or table.column."""
+    managers = await BaseMigrationManager().get_migration_managers(app_config=app)
+    losses: dict[str, int] = {}
+    with explain_refusal():
+        connection = await engine.get_new_connection()
+        try:
+            for manager in managers:
+                if manager.migration_id not in migration_ids:
+                    continue
+                tables = [table.tablename for table in manager.add_tables]
+                for table in tables:
+                    losses[table] = await connection.fetchval(f'SELECT count(*) FROM "{table}"')
+                for column in manager.add_columns.add_columns:
+                    if column.tablename not in tables:
+                        name = column.column._meta.db_column_name
+                        rows = await connection.fetchval(f'SELECT count("{name}") FROM "{column.tablename}"')
+                        losses[f"{column.tablename}.{name}"] = rows
+        finally:
+            await connection.close()
+    return {name: rows for name, rows in sorted(losses.items()) if rows}
 
 
 async def reverse_migrations(engine: Engine, migration_id: str, say: Callable[[str], None]) -> None:

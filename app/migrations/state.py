@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from app.database import Connection
-from app.errors import SchemaAhead, SchemaBehind, SchemaForeign
+from app.errors import MigrationRefused, SchemaAhead, SchemaBehind, SchemaForeign
 
 APP_NAME = "app"
 FOLDER = Path(__file__).parents[2] / "piccolo_migrations"
@@ -97,6 +97,19 @@ def require_known(state: MigrationState) -> None:
         raise SchemaAhead(
             f"The database is ahead of this code: it has {_count(state.unknown)} that the code doesn't know, the newest "
             f"is {newest}. Run the newer code, or go back with it: invoke migrate-to --id {known[-1] if known else 'base'}."
+        )
+
+
+def require_order(state: MigrationState) -> None:
+    """Raises MigrationRefused when a file that isn't applied sorts before one that is.
+
+    Files are applied in the order of their ids, and what comes after was generated without it.
+    """
+    if state.pending and state.applied and state.pending[0] < state.applied[-1]:
+        raise MigrationRefused(
+            f"The migration {state.pending[0]} comes before {state.applied[-1]}, which is applied: they were made on two "
+            "branches. Give the file an ID that is later than every other (its name too), look whether it still says what "
+            "was meant after those, and run this again."
         )
 
 
