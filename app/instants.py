@@ -1,4 +1,5 @@
-"""Instants as whole microseconds since 1970-01-01T00:00:00Z, exactly; PostgreSQL keeps no more than microseconds. Pure."""
+"""Instants as whole microseconds since 1970-01-01T00:00:00Z, exactly; PostgreSQL keeps no more than
+microseconds. Pure, but for `read_clock`."""
 
 from datetime import UTC, datetime, timedelta
 

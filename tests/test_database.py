@@ -201,7 +201,7 @@ async def test_a_transaction_that_was_ended_by_hand_is_left_alone(engine: Engine
         await transaction.commit()  # type: ignore[no-untyped-call]  # Piccolo's has no annotations
     with pytest.raises(ZeroDivisionError):
         async with engine.transaction() as transaction:
-            await fail_after(fetch(engine, "INSERT INTO parts VALUES (2, 2)"), transaction.rollback())  # type: ignore[no-untyped-call]
+            await fail_after(fetch(engine, "INSERT INTO parts VALUES (2, 2)"), transaction.rollback())  # type: ignore[no-untyped-call]  # as above
     assert await fetch(engine, "SELECT array_agg(id) FROM parts") == [1]
 
 

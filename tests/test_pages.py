@@ -327,7 +327,7 @@ TAMPERED = [
 async def refuse(connection: Connection, order: Order, cursor: str, name: str) -> str:
     """The refusal of a cursor, which must name its argument."""
     with pytest.raises(InvalidInput) as caught:
-        await find_page(connection, MEASUREMENTS, PageRequest(order=order, **{name: cursor}))  # type: ignore[arg-type]
+        await find_page(connection, MEASUREMENTS, PageRequest(order=order, **{name: cursor}))  # type: ignore[arg-type]  # after or before, as the case says
     assert caught.value.field == name
     return str(caught.value)
 

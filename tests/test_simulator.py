@@ -738,7 +738,7 @@ async def test_cancelling_ends_at_once_with_a_request_in_flight(service: FakeSer
         ({"rate": 5000}, "1/60 to 1000 readings per machine and second, not 5000"),
         ({"fault": FaultPlan(Fault.DROPOUT, "PUMP-1")}, "PUMP-1 is not in the fleet: TRUCK-21, MILL-3, BOILER-7"),
         ({"fault": FaultPlan(Fault.DROPOUT), "live": False}, "needs a start"),
-        ({"fault": FaultPlan(Fault.DROPOUT, start=datetime(2026, 1, 1))}, "needs an offset"),  # noqa: DTZ001
+        ({"fault": FaultPlan(Fault.DROPOUT, start=datetime(2026, 1, 1))}, "needs an offset"),  # noqa: DTZ001 - naive on purpose
     ],
 )
 def test_a_plan_that_cannot_be_is_refused(changes: dict[str, Any], message: str) -> None:

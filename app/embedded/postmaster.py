@@ -200,4 +200,4 @@ def _read_command(pid: int) -> list[str]:
         if Path("/proc/self").exists():
             return []
     command = ["/bin/ps", "-o", "command=", "-p", str(pid)]  # macOS
-    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.split()  # noqa: S603
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.split()  # noqa: S603 - a program of an installation

@@ -10,13 +10,14 @@ from contextlib import redirect_stdout
 from io import StringIO
 from uuid import uuid4
 
+import asyncpg
 import msgspec
 from piccolo.apps.migrations.auto.migration_manager import MigrationManager
 from piccolo.apps.migrations.commands.base import BaseMigrationManager
 from piccolo.conf.apps import AppConfig
 
-from app.database import Engine, explain_refusal, probe_edition
-from app.errors import MigrationRefused
+from app.database import Engine, describe_error, explain_refusal, probe_edition
+from app.errors import MigrationFailed, MigrationRefused
 from app.migrations.state import read_state, require_known
 from app.timescale.autogenerate import draft_migration
 from app.timescale.drift import Catalogue, Difference, find_differences, read_catalogue
@@ -43,7 +44,7 @@ class CheckResult(msgspec.Struct, frozen=True):
 
 
 async def check_database(engine: Engine, app: AppConfig) -> CheckResult:
-    """Compares files, database and models. Raises SchemaAhead, SchemaForeign, DatabaseUnavailable."""
+    """Compares files, database and models. Raises SchemaAhead, SchemaForeign, DatabaseUnavailable, MigrationFailed."""
     managers = await BaseMigrationManager().get_migration_managers(app_config=app)
     with explain_refusal():
         connection = await engine.get_new_connection()
@@ -56,13 +57,19 @@ async def check_database(engine: Engine, app: AppConfig) -> CheckResult:
         finally:
             await connection.close()
         applied = [manager for manager in managers if manager.migration_id in state.applied]
-        expected = await _rehearse(engine, applied)
+        try:
+            expected = await _rehearse(engine, applied)
+        except asyncpg.InsufficientPrivilegeError:
+            raise  # the role's, which explain_refusal tells
+        except asyncpg.PostgresError as error:
+            raise MigrationFailed(
+                f"The migrations can't be run again beside the live schema, which is untouched: {describe_error(error)}."
+            ) from error
     return CheckResult(list(state.pending), find_differences(expected, actual), await _find_change(app))
 
 
 async def _rehearse(engine: Engine, managers: list[MigrationManager]) -> Catalogue:
     """The catalogue that these migrations make, in a schema that is never committed."""
-
     schema = f"aurum_check_{uuid4().hex[:12]}"
     async with engine.transaction() as transaction:
         connection = transaction.connection

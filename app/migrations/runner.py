@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import asyncpg
+from piccolo.apps.migrations.auto.migration_manager import MigrationManager
 from piccolo.apps.migrations.commands.backwards import run_backwards
 from piccolo.apps.migrations.commands.base import BaseMigrationManager
 from piccolo.apps.migrations.commands.forwards import run_forwards
@@ -45,26 +46,57 @@ async def apply_migrations(engine: Engine, say: Callable[[str], None], until: st
 
 
 async def count_losses(engine: Engine, app: AppConfig, migration_ids: Sequence[str]) -> dict[str, int]:
-    """How many rows the tables hold that reversing these migrations drops, or columns of; by table, or table.column."""
+    """How many rows there are in the tables that reversing these migrations drops, and values in the columns.
+
+    By table, or table.column, as they are called now; what is gone already has nothing to lose.
+    """
     managers = await BaseMigrationManager().get_migration_managers(app_config=app)
     losses: dict[str, int] = {}
     with explain_refusal():
         connection = await engine.get_new_connection()
         try:
-            for manager in managers:
+            for place, manager in enumerate(managers):
                 if manager.migration_id not in migration_ids:
                     continue
-                tables = [table.tablename for table in manager.add_tables]
-                for table in tables:
-                    losses[table] = await connection.fetchval(f'SELECT count(*) FROM "{table}"')
-                for column in manager.add_columns.add_columns:
-                    if column.tablename not in tables:
-                        name = column.column._meta.db_column_name
-                        rows = await connection.fetchval(f'SELECT count("{name}") FROM "{column.tablename}"')
-                        losses[f"{column.tablename}.{name}"] = rows
+                added = {table.tablename for table in manager.add_tables}
+                targets = [(table, None) for table in sorted(added)] + [
+                    (each.tablename, each.column._meta.db_column_name)
+                    for each in manager.add_columns.add_columns
+                    if each.tablename not in added
+                ]
+                for table, column in targets:
+                    held_in, held_as = _find_present_name(table, column, managers[place + 1 :])
+                    if await _exists(connection, held_in, held_as):
+                        counted = "*" if held_as is None else f'"{held_as}"'
+                        rows = await connection.fetchval(f'SELECT count({counted}) FROM "{held_in}"')
+                        losses[held_in if held_as is None else f"{held_in}.{held_as}"] = rows
         finally:
             await connection.close()
     return {name: rows for name, rows in sorted(losses.items()) if rows}
+
+
+def _find_present_name(table: str, column: str | None, later: Sequence[MigrationManager]) -> tuple[str, str | None]:
+    """What a table and its column are called after these migrations."""
+    for manager in later:
+        # Piccolo renames tables before columns, and names a column's table as it is called then.
+        for renamed in manager.rename_tables:
+            if renamed.old_tablename == table:
+                table = renamed.new_tablename
+        for each in manager.rename_columns.rename_columns:
+            if (each.tablename, each.old_db_column_name) == (table, column):
+                column = each.new_db_column_name
+    return table, column
+
+
+async def _exists(connection: Any, table: str, column: str | None) -> bool:
+    return bool(
+        await connection.fetchval(
+            "SELECT EXISTS (SELECT FROM pg_attribute WHERE attrelid = to_regclass(quote_ident($1)) "
+            "AND NOT attisdropped AND ($2::text IS NULL OR attname = $2))",
+            table,
+            column,
+        )
+    )
 
 
 async def reverse_migrations(engine: Engine, migration_id: str, say: Callable[[str], None]) -> None:

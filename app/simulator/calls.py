@@ -1,7 +1,7 @@
 """The four things a simulated machine asks of the service, over HTTP: is it ready, register, last seen, ingest.
 
 Machines and readings arrive, receipts leave. A service that can't be reached or says "later" (429, 502, 503, 504, and
-in GraphQL DATABASE_UNAVAILABLE, QUERY_TIMEOUT) is asked again until it answers, since a machine doesn't throw its
+in GraphQL DATABASE_BUSY, DATABASE_UNAVAILABLE, QUERY_TIMEOUT) is asked again until it answers, since a machine doesn't throw its
 readings away; each new attempt is told by an event. Asking twice is safe: a reading is known by its machine and instant.
 Fails with ServiceUnreachable (never became ready) and ServiceRefused (a "no" that asking again won't change).
 """
@@ -26,7 +26,7 @@ _READY_POLL_S = 0.25
 _FIRST_DELAY_S = 0.5
 _LONGEST_DELAY_S = 30.0
 _LATER = (429, 502, 503, 504)
-_LATER_CODES = ("DATABASE_UNAVAILABLE", "QUERY_TIMEOUT")
+_LATER_CODES = ("DATABASE_BUSY", "DATABASE_UNAVAILABLE", "QUERY_TIMEOUT")
 _REGISTER = "mutation($input: RegisterMachineInput!) { registerMachine(input: $input) { machineId } }"
 _LAST_SEEN = "query($id: ID!) { machine(machineId: $id) { lastSeenAt } }"
 

@@ -8,6 +8,7 @@ import pytest
 from piccolo.apps.migrations.commands.forwards import run_forwards
 
 from app.errors import MigrationRefused
+from app.migrations.runner import count_losses
 from app.timescale.leftovers import run_leftovers
 from tests.timescale.project import (
     COMPRESSION,
@@ -235,3 +236,24 @@ async def test_a_preview_says_what_each_step_locks_and_needs(
         "-- readings: no lock; left out without TimescaleDB Community",
     ]
     assert await project.fetch("SELECT to_regclass('readings_hourly')::text") == [(None,)]
+
+
+async def test_what_going_back_would_lose_is_counted_under_its_present_name(project: Project) -> None:
+    first = await step(project, declare("None"))
+    second = await step(
+        project, declare("None").replace("    value =", "    more = Text(default=None, null=True)\n    value =")
+    )
+    await project.fetch("INSERT INTO machines VALUES ('A')")
+    await project.fetch(ROWS)
+    await project.fetch("UPDATE readings SET more = 'x' WHERE value < 10")
+    assert await count_losses(project.engine, project.app, [second]) == {"readings.more": 10}
+
+    project.declare(declare("None").replace("    value =", "    extra = Text(default=None, null=True)\n    value ="))
+    third = await project.generate(renames=True)
+    assert third is not None
+    await project.forwards()
+    assert await count_losses(project.engine, project.app, [second, third.migration_id]) == {"readings.extra": 10}
+    assert await count_losses(project.engine, project.app, [third.migration_id]) == {}
+
+    await project.fetch("DROP TABLE readings")
+    assert await count_losses(project.engine, project.app, [first, second, third.migration_id]) == {"machines": 1}
