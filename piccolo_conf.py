@@ -5,8 +5,8 @@ import sys
 
 from piccolo.conf.apps import AppRegistry
 
-from app.database import make_engine
 from app.embedded import open_embedded
+from app.engine import make_engine
 from app.errors import AurumError
 from app.settings import load_settings
 

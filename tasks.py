@@ -27,7 +27,9 @@ from app.errors import AlreadyExists, AurumError, InvalidInput, MigrationRefused
 from app.ingest.loader import LoadSummary, check_csv, read_timezone
 from app.ingest.loader import load_csv as load_csv_file
 from app.ingest.writer import Writer
-from app.migrations.runner import apply_migrations, catch_up, count_losses, reverse_migrations
+from app.migrations.history import HistoryLine, read_history
+from app.migrations.losses import count_losses
+from app.migrations.runner import Terminal, apply_migrations, catch_up, reverse_migrations
 from app.migrations.state import MigrationState, list_migrations, read_state, require_schema
 from app.piccolo_app import APP_CONFIG
 from app.registry import register_machine
@@ -44,6 +46,7 @@ TABLES = [table._meta.tablename for table in APP_CONFIG.table_classes]
 SCHEMA_FILE = ROOT / "schema.graphql"
 MOST_REFUSED_SHOWN = 20
 
+TERMINAL = Terminal(say, complain)
 FAULTS = ", ".join(fault.value for fault in Fault)
 
 
@@ -79,12 +82,12 @@ def open_piccolo() -> Iterator[None]:
         yield
 
 
-def migrate_forwards(until: str = "all") -> None:
+def migrate_forwards(until: str | None = None, *, accept_edited: bool = False) -> None:
     """Applies what is pending, up to and including a migration."""
     # It opens a server of its own where DATABASE_URL is unset, so only once that names ours.
     from piccolo_conf import DB
 
-    asyncio.run(apply_migrations(DB, say, until))
+    asyncio.run(apply_migrations(DB, APP_CONFIG, TERMINAL, until, accept_edited=accept_edited))
 
 
 # --- Running -----------------------------------------------------------------------------------------------------
@@ -296,11 +299,11 @@ def _write_migration(draft: Draft) -> None:
     say(f"Wrote {draft.path.relative_to(ROOT)}: read it, then run invoke migrate.")
 
 
-@task
-def migrate(_: Context) -> None:
+@task(help={"accept-edited": "files that were edited after they were applied are right as they are now"})
+def migrate(_: Context, accept_edited: bool = False) -> None:
     """Applies every migration that the database lacks."""
     with report_errors(), open_piccolo():
-        migrate_forwards()
+        migrate_forwards(accept_edited=accept_edited)
 
 
 @task(help={"yes": "rows that the migration's tables and columns hold may go"})
@@ -333,22 +336,34 @@ def migrate_to(_: Context, id: str, yes: bool = False) -> None:  # noqa: A002 - 
             say(f"The database is at {id} already.")
 
 
-@task
-def migrate_current(_: Context) -> None:
+@task(help={"json": "for programs: {migration, pending, unknown}, as JSON"})
+def migrate_current(_: Context, json: bool = False) -> None:
     """Shows the newest migration that the database has."""
     with report_errors(), open_piccolo():
         state = asyncio.run(_read_state())
-        say(state.applied[-1] if state.applied else "base: no migration is applied.")
+        newest = state.applied[-1] if state.applied else None
+        if json:
+            _print_json({"migration": newest, "pending": state.pending, "unknown": state.unknown})
+        else:
+            say(newest or "base: no migration is applied.")
 
 
-@task
-def migrate_history(_: Context) -> None:
-    """Shows every migration, and whether the database has it."""
+@task(help={"json": "for programs: a list of {migration, description, state, log}, as JSON"})
+def migrate_history(_: Context, json: bool = False) -> None:
+    """Shows every migration, whether the database has it, and who did what with it when."""
     with report_errors(), open_piccolo():
-        state = asyncio.run(_read_state())
-        for name in sorted((*state.applied, *state.pending, *state.unknown)):
-            word = "applied" if name in state.applied else "pending" if name in state.pending else "not in the code"
-            say(f"{name}  {word}")
+        lines = asyncio.run(_read_history())
+        if json:
+            _print_json(lines)
+            return
+        for line in lines:
+            say(f"{line.migration}  {line.state.value}  {line.description}".rstrip())
+            for entry in line.log:
+                by = f"{entry.by} as {entry.role}" if entry.by else f"{entry.role} by a script"
+                say(
+                    f"  {entry.event.value} {entry.at:%Y-%m-%d %H:%M:%S} UTC by {by}, took "
+                    f"{entry.took.total_seconds():.2f} s, file {entry.checksum[:12]}"
+                )
 
 
 @task
@@ -357,7 +372,7 @@ def timescale_apply(_: Context) -> None:
     with report_errors(), open_piccolo():
         from piccolo_conf import DB
 
-        asyncio.run(catch_up(DB, APP_CONFIG, say))
+        asyncio.run(catch_up(DB, APP_CONFIG, TERMINAL))
         say("The database has what its edition of TimescaleDB can do.")
 
 
@@ -371,7 +386,7 @@ def migrate_check(_: Context, json: bool = False) -> None:
 
         result = asyncio.run(check_database(DB, APP_CONFIG))
         if json:
-            print(msgspec.json.encode({**msgspec.to_builtins(result), "exit_code": result.exit_code}).decode())  # noqa: T201 - for programs
+            _print_json({**msgspec.to_builtins(result), "exit_code": result.exit_code})
         else:
             for name in result.pending:
                 say(f"{name} is not applied: run invoke migrate.")
@@ -382,6 +397,19 @@ def migrate_check(_: Context, json: bool = False) -> None:
             if result.exit_code == 0:
                 say("Migrations, database and tables are in step.")
         sys.exit(result.exit_code)
+
+
+def _print_json(value: object) -> None:
+    print(msgspec.json.encode(value).decode())  # noqa: T201 - for programs
+
+
+async def _read_history() -> list[HistoryLine]:
+    connection = await connect(os.environ["DATABASE_URL"])
+    try:
+        with explain_refusal():
+            return await read_history(connection, APP_CONFIG)
+    finally:
+        await connection.close()
 
 
 async def _read_state() -> MigrationState:
@@ -406,7 +434,7 @@ def _reverse(migration_ids: Sequence[str], yes: bool) -> None:
         raise MigrationRefused(
             f"Going back drops {sum(losses.values()):,} rows or values ({held}). If they may go, add --yes."
         )
-    asyncio.run(reverse_migrations(DB, migration_ids[0], say))
+    asyncio.run(reverse_migrations(DB, APP_CONFIG, migration_ids, TERMINAL))
 
 
 # --- Development --------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The database: one pool that Piccolo and asyncpg share, transactions that can't leak, and what edition answers.
+"""The database: one pool that Piccolo and asyncpg share, and what edition answers.
 
 Arrives: a DSN and limits. Leaves: connections whose session is in UTC. Fails: DatabaseUnavailable when the server
 can't be reached or is going down, QueryTimeout when a statement ran too long; anything else is a bug.
@@ -8,40 +8,26 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import Enum
-from types import TracebackType
 from typing import TypeAlias
 
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
-from piccolo.engine.postgres import PostgresEngine, PostgresTransaction
 from piccolo.table import Table
 
+from app.engine import CONNECT_TIMEOUT, UNREACHABLE, Engine, make_engine
 from app.errors import DatabaseBusy, DatabaseUnavailable, EditionMissing, InvalidInput, QueryTimeout, StartupRefused
 
 Connection: TypeAlias = "PoolConnectionProxy[asyncpg.Record] | asyncpg.Connection[asyncpg.Record]"
 
-CONNECT_TIMEOUT = 10.0  # seconds, to reach the server
 ACQUIRE_TIMEOUT = 10.0  # seconds, to get a connection of the pool
-GRACE = 5.0  # seconds that a server is given to end a statement by itself
 CLOSE_TIMEOUT = 5.0  # seconds, for what is under way when the pool closes
 OLDEST_POSTGRES = 15
 AWAY = "The database can't be reached just now: try again in a moment."
 BAD_CHARACTER = "A text has a character that can't be stored or looked for, such as NUL."
-
-# What asyncpg and the operating system raise when the server is away, starting, stopping or full.
-UNREACHABLE = (
-    OSError,
-    TimeoutError,
-    asyncpg.PostgresConnectionError,
-    asyncpg.CannotConnectNowError,
-    asyncpg.AdminShutdownError,
-    asyncpg.CrashShutdownError,
-    asyncpg.TooManyConnectionsError,
-)
 
 
 class EditionName(Enum):
@@ -68,79 +54,6 @@ class Edition:
         if self.timescale_version is None:
             return f"PostgreSQL {self.postgres_version} without TimescaleDB"
         return f"PostgreSQL {self.postgres_version} with TimescaleDB {self.timescale_version} ({self.name.value})"
-
-
-class Transaction(PostgresTransaction):
-    """Piccolo's transaction, which would keep its pooled connection for good when BEGIN, COMMIT or ROLLBACK fails."""
-
-    async def __aenter__(self) -> PostgresTransaction:
-        if self._parent:
-            return self._parent
-        self.connection = await self.get_connection()  # type: ignore[no-untyped-call]  # Piccolo's has no annotations
-        self.transaction = self.connection.transaction()
-        try:
-            await self.transaction.start()
-        except BaseException:
-            await self._give_back()
-            raise
-        self.context = self.engine.current_transaction.set(self)
-        return self
-
-    async def __aexit__(
-        self,
-        exception_type: type[BaseException] | None,
-        exception: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> bool:
-        if self._parent:
-            return False
-        try:
-            if exception is None:
-                if not self._committed and not self._rolled_back:
-                    await self.transaction.commit()
-            elif not self._rolled_back:
-                # Where the connection is gone, so is the transaction; what was raised says more than that.
-                with suppress(*UNREACHABLE, asyncpg.InterfaceError, asyncpg.InternalClientError):
-                    await self.transaction.rollback()
-        finally:
-            self.engine.current_transaction.reset(self.context)
-            await self._give_back()
-        return False
-
-    async def _give_back(self) -> None:
-        if self.engine.pool:
-            await self.engine.pool.release(self.connection)
-        else:
-            await self.connection.close()
-
-
-class Engine(PostgresEngine):
-    """Piccolo's engine over our transaction. Making one touches no server: the version is checked at startup."""
-
-    async def check_version(self) -> None:
-        """Piccolo would connect here, at import, and only warn."""
-
-    def transaction(self, allow_nested: bool = True) -> Transaction:
-        return Transaction(engine=self, allow_nested=allow_nested)
-
-
-def make_engine(dsn: str, *, timescale: str, statement_timeout: timedelta | None = None) -> Engine:
-    """An engine that has not connected yet. `timescale` is AURUM_TIMESCALE's value, for migrations to read."""
-    session = {
-        "application_name": "aurumai",
-        "timezone": "UTC",
-        # Compiling a query of a few milliseconds costs more than running it.
-        "jit": "off",
-        # A generic plan doesn't know the time bounds, and would open every chunk of a hypertable.
-        "plan_cache_mode": "force_custom_plan",
-        "aurum.timescale": timescale,
-    }
-    config: dict[str, object] = {"dsn": dsn, "server_settings": session, "timeout": CONNECT_TIMEOUT}
-    if statement_timeout is not None:
-        session["statement_timeout"] = str(statement_timeout // timedelta(milliseconds=1))
-        # A server that hangs can't keep its own time limit.
-        config["command_timeout"] = statement_timeout.total_seconds() + GRACE
-    return Engine(config=config)
 
 
 async def connect(dsn: str) -> Connection:

@@ -19,16 +19,14 @@ from piccolo.table import Table
 
 import app.database
 from app.database import (
-    UNREACHABLE,
     Connection,
     Database,
     Edition,
     EditionName,
-    Engine,
     connect,
-    make_engine,
     probe_edition,
 )
+from app.engine import UNREACHABLE, Engine, make_engine
 from app.errors import DatabaseUnavailable, EditionMissing, InvalidInput, QueryTimeout, StartupRefused
 from tests.conftest import replace_database
 

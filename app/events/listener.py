@@ -11,7 +11,8 @@ import logging
 
 import asyncpg
 
-from app.database import UNREACHABLE, Database
+from app.database import Database
+from app.engine import UNREACHABLE
 from app.events.fanout import Fanout
 from app.events.measurements import ReadingBatch, load_batch
 from app.events.outbox import CHANNEL, Topic, find_newest_id, read_events

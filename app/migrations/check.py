@@ -13,14 +13,15 @@ from uuid import uuid4
 import asyncpg
 import msgspec
 from piccolo.apps.migrations.auto.migration_manager import MigrationManager
-from piccolo.apps.migrations.commands.base import BaseMigrationManager
 from piccolo.conf.apps import AppConfig
 
-from app.database import Engine, describe_error, explain_refusal, probe_edition
+from app.database import describe_error, explain_refusal, probe_edition
+from app.engine import Engine
 from app.errors import MigrationFailed, MigrationRefused
 from app.migrations.state import read_state, require_known
 from app.timescale.autogenerate import draft_migration
 from app.timescale.drift import Catalogue, Difference, find_differences, read_catalogue
+from app.timescale.files import load_managers
 from app.timescale.manager import TimescaleMigrationManager
 
 IN_STEP, PENDING, DIFFERENT, MOVED_ON = 0, 2, 3, 4
@@ -45,7 +46,7 @@ class CheckResult(msgspec.Struct, frozen=True):
 
 async def check_database(engine: Engine, app: AppConfig) -> CheckResult:
     """Compares files, database and models. Raises SchemaAhead, SchemaForeign, DatabaseUnavailable, MigrationFailed."""
-    managers = await BaseMigrationManager().get_migration_managers(app_config=app)
+    managers = await load_managers(app)
     with explain_refusal():
         connection = await engine.get_new_connection()
         try:

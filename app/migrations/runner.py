@@ -1,141 +1,203 @@
-"""Applies and reverses the migrations of the Piccolo project: one runner at a time, all of a run or nothing.
+"""Applies and reverses the migrations of the Piccolo project: one runner at a time, each migration wholly or not at all.
 
-Piccolo has no lock, and records a migration outside the transaction that it ran in. One outer transaction with an
-advisory lock absorbs Piccolo's own and gives both.
+A run has one connection, which holds a session's advisory lock from its beginning to its end, so that what can't run in a
+transaction is under the lock too. Each migration and its bookkeeping, Piccolo's and the journal's, are one transaction.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+import asyncio
+import random
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, nullcontext, redirect_stdout, suppress
+from dataclasses import dataclass
+from io import StringIO
 from typing import Any
 
 import asyncpg
-from piccolo.apps.migrations.auto.migration_manager import MigrationManager
-from piccolo.apps.migrations.commands.backwards import run_backwards
-from piccolo.apps.migrations.commands.base import BaseMigrationManager
-from piccolo.apps.migrations.commands.forwards import run_forwards
-from piccolo.conf.apps import AppConfig
-from piccolo.engine.postgres import PostgresTransaction
+from piccolo.apps.migrations.tables import Migration
+from piccolo.conf.apps import AppConfig, MigrationModule
 
-from app.database import Engine, describe_error, explain_refusal, translate_errors
-from app.errors import MigrationFailed
-from app.migrations.state import APP_NAME, list_migrations, read_state, require_known, require_order
+from app.database import CLOSE_TIMEOUT, describe_error, explain_refusal, translate_errors
+from app.engine import UNREACHABLE, Engine
+from app.errors import MigrationFailed, MigrationRefused
+from app.migrations.state import list_migrations, read_state, require_known, require_order, require_unedited
+from app.migrations.watch import describe_session, watch
 from app.timescale.autogenerate import read_hypertables
+from app.timescale.files import find_folder, load_manager, load_managers, load_modules
+from app.timescale.journal import LOCK, name_user
 from app.timescale.leftovers import record_steps, run_leftovers
+from app.timescale.manager import TimescaleMigrationManager, set_lock_timeout
 from app.timescale.statements import ENABLE_TIMESCALE
 from app.timescale.steps import Step
 from app.timescale.transitions import plan_catching_up
 
-# Any number will do, as long as it never changes: old and new runners must ask for the same lock.
-LOCK = 4_727_201_001
+ATTEMPTS = 15  # at a migration that others are in the way of
+LONGEST_PAUSE = 20.0  # seconds between two of them
+CATCHING_UP = "catching up"
 
-# A DDL statement that waits for a long reader makes everyone else wait behind it: rather fail, and be run again.
-LOCK_TIMEOUT = "4s"
-
-
-async def apply_migrations(engine: Engine, say: Callable[[str], None], until: str = "all") -> None:
-    """Applies whatever is pending, up to and including `until`. Raises MigrationFailed; then the database is as it was."""
-    await _finish(engine)
-    async with _run_alone(engine, say) as connection:
-        require_order(await read_state(connection, list_migrations()))
-        result = await run_forwards(APP_NAME, until)
-        if not result.success:
-            raise MigrationFailed(result.message or "Piccolo did not say why.")
-    await _finish(engine)
+_HOLDER = """
+SELECT pid, usename, application_name, backend_type, NULL AS state, host(client_addr) AS client,
+       date_trunc('second', clock_timestamp() - backend_start)::text AS since
+FROM pg_locks JOIN pg_stat_activity USING (pid)
+WHERE locktype = 'advisory' AND granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+  AND (classid::bigint << 32) + objid::bigint = $1
+"""
 
 
-async def count_losses(engine: Engine, app: AppConfig, migration_ids: Sequence[str]) -> dict[str, int]:
-    """How many rows there are in the tables that reversing these migrations drops, and values in the columns.
+@dataclass(frozen=True)
+class Terminal:
+    """Where a run tells of itself: `say` what was done, `warn` what it waits for."""
 
-    By table, or table.column, as they are called now; what is gone already has nothing to lose.
+    say: Callable[[str], None]
+    warn: Callable[[str], None]
+
+
+async def apply_migrations(
+    engine: Engine, app: AppConfig, terminal: Terminal, until: str | None = None, *, accept_edited: bool = False
+) -> None:
+    """Applies whatever is pending, up to and including `until`.
+
+    Raises MigrationRefused before anything is done, and MigrationFailed when a migration doesn't go through: then the
+    database is as it was before that one.
     """
-    managers = await BaseMigrationManager().get_migration_managers(app_config=app)
-    losses: dict[str, int] = {}
-    with explain_refusal():
-        connection = await engine.get_new_connection()
-        try:
-            for place, manager in enumerate(managers):
-                if manager.migration_id not in migration_ids:
-                    continue
-                added = {table.tablename for table in manager.add_tables}
-                targets = [(table, None) for table in sorted(added)] + [
-                    (each.tablename, each.column._meta.db_column_name)
-                    for each in manager.add_columns.add_columns
-                    if each.tablename not in added
-                ]
-                for table, column in targets:
-                    held_in, held_as = _find_present_name(table, column, managers[place + 1 :])
-                    if await _exists(connection, held_in, held_as):
-                        counted = "*" if held_as is None else f'"{held_as}"'
-                        rows = await connection.fetchval(f'SELECT count({counted}) FROM "{held_in}"')
-                        losses[held_in if held_as is None else f"{held_in}.{held_as}"] = rows
-        finally:
-            await connection.close()
-    return {name: rows for name, rows in sorted(losses.items()) if rows}
+    modules = load_modules(app)
+    async with _run_alone(engine, app, terminal) as connection:
+        await _finish(connection)
+        state = await read_state(connection, tuple(modules))
+        require_order(state)
+        await require_unedited(connection, find_folder(app), state, accept=accept_edited)
+        chosen = [name for name in state.pending if until is None or name <= until]
+        if not chosen:
+            terminal.say(f"Nothing to apply: the database is at {state.applied[-1] if state.applied else 'base'}.")
+        for migration_id in chosen:
+            await _run_one(engine, app, connection, migration_id, modules[migration_id], terminal)
 
 
-def _find_present_name(table: str, column: str | None, later: Sequence[MigrationManager]) -> tuple[str, str | None]:
-    """What a table and its column are called after these migrations."""
-    for manager in later:
-        # Piccolo renames tables before columns, and names a column's table as it is called then.
-        for renamed in manager.rename_tables:
-            if renamed.old_tablename == table:
-                table = renamed.new_tablename
-        for each in manager.rename_columns.rename_columns:
-            if (each.tablename, each.old_db_column_name) == (table, column):
-                column = each.new_db_column_name
-    return table, column
+async def reverse_migrations(engine: Engine, app: AppConfig, migration_ids: Sequence[str], terminal: Terminal) -> None:
+    """Reverses these migrations, the newest first. Raises MigrationFailed; what was reversed before that stays so."""
+    modules = load_modules(app)
+    async with _run_alone(engine, app, terminal) as connection:
+        await _finish(connection)
+        state = await read_state(connection, tuple(modules))
+        for migration_id in sorted(set(migration_ids) & set(state.applied), reverse=True):
+            await _run_one(engine, app, connection, migration_id, modules[migration_id], terminal, backwards=True)
 
 
-async def _exists(connection: Any, table: str, column: str | None) -> bool:
-    return bool(
-        await connection.fetchval(
-            "SELECT EXISTS (SELECT FROM pg_attribute WHERE attrelid = to_regclass(quote_ident($1)) "
-            "AND NOT attisdropped AND ($2::text IS NULL OR attname = $2))",
-            table,
-            column,
-        )
-    )
-
-
-async def reverse_migrations(engine: Engine, migration_id: str, say: Callable[[str], None]) -> None:
-    """Reverses the newest migrations down to and including `migration_id` ("1": the newest, "all": every one)."""
-    async with _run_alone(engine, say):
-        result = await run_backwards(APP_NAME, migration_id, auto_agree=True)
-        if not result.success:
-            raise MigrationFailed(result.message or "Piccolo did not say why.")
-    await _finish(engine)
-
-
-async def catch_up(engine: Engine, app: AppConfig, say: Callable[[str], None]) -> None:
+async def catch_up(engine: Engine, app: AppConfig, terminal: Terminal) -> None:
     """Gives a database what its server could not do when it was migrated: hypertables with the rows that are there, and so on.
 
     Raises MigrationFailed; then the database is as it was.
     """
-    managers = await BaseMigrationManager().get_migration_managers(app_config=app)
-    await _finish(engine)
-    async with _run_alone(engine, say) as connection:
-        state = await read_state(connection, list_migrations())
+    managers = await load_managers(app)
+    async with _run_alone(engine, app, terminal) as connection:
+        await _finish(connection)
+        state = await read_state(connection, tuple(manager.migration_id for manager in managers))
         declared = read_hypertables(manager for manager in managers if manager.migration_id in state.applied)
-        await connection.execute(ENABLE_TIMESCALE)
-        later: list[Step] = []
+
+        async def run() -> None:
+            async with engine.transaction():
+                await connection.execute(ENABLE_TIMESCALE)
+                await set_lock_timeout(connection)
+                later: list[Step] = []
+                for table, hypertable in sorted(declared.items()):
+                    for step in plan_catching_up(table, hypertable):
+                        if step.transactional:
+                            await connection.execute(step.sql)
+                        else:
+                            later.append(step)
+                await record_steps(connection, CATCHING_UP, later)
+
         for table, hypertable in sorted(declared.items()):
-            say(f"{table}: {hypertable.time_column} in chunks of {hypertable.chunk_interval}")
-            for step in plan_catching_up(table, hypertable):
-                if step.transactional:
-                    await connection.execute(step.sql)
-                else:
-                    later.append(step)
-        await record_steps(connection, "catching up", later)
-    await _finish(engine)
+            terminal.say(f"{table}: {hypertable.time_column} in chunks of {hypertable.chunk_interval}")
+        await _persist(engine, connection, CATCHING_UP, terminal, run)
+        await _finish(connection)
 
 
-async def _finish(engine: Engine) -> None:
+async def _run_one(
+    engine: Engine,
+    app: AppConfig,
+    connection: Any,
+    migration_id: str,
+    module: MigrationModule,
+    terminal: Terminal,
+    *,
+    backwards: bool = False,
+) -> None:
+    began = time.monotonic()
+
+    async def run() -> None:
+        manager = await load_manager(app, migration_id, module)
+        if not isinstance(manager, TimescaleMigrationManager):
+            raise MigrationRefused(
+                f"The migration {migration_id} is Piccolo's own kind, which keeps no journal: "
+                "make it with invoke migration or invoke migration-empty."
+            )
+        with redirect_stdout(StringIO()):  # Piccolo names the migration
+            await _run_recorded(engine, app, connection, manager, backwards)
+
+    await _persist(engine, connection, migration_id, terminal, run)
+    await _finish(connection)
+    done = "reversed" if backwards else "applied"
+    terminal.say(f"{migration_id}  {getattr(module, 'DESCRIPTION', '')}: {done} in {time.monotonic() - began:.1f} s.")
+
+
+async def _persist(
+    engine: Engine, connection: Any, name: str, terminal: Terminal, run: Callable[[], Awaitable[None]]
+) -> None:
+    """Runs what is wholly done or not at all; again after a pause, as often as others are in its way."""
+    for attempt in range(1, ATTEMPTS + 1):
+        blockers = await _try_once(engine, connection, name, terminal, run)
+        if blockers is None:
+            return
+        if attempt == ATTEMPTS:
+            raise MigrationFailed(
+                f"{name} did not get its locks in {ATTEMPTS} attempts, and the database is as it was before it. "
+                f"In its way: {blockers}. End that session, or run this again later."
+            )
+        pause = min(2.0 ** (attempt - 1), LONGEST_PAUSE) * random.uniform(0.5, 1)  # noqa: S311 - no secret
+        terminal.warn(
+            f"{name} gave way to {blockers}: attempt {attempt + 1} of {ATTEMPTS} in {pause:.1f} s. "
+            "Nobody waits for it meanwhile."
+        )
+        await asyncio.sleep(pause)
+
+
+async def _try_once(
+    engine: Engine, connection: Any, name: str, terminal: Terminal, run: Callable[[], Awaitable[None]]
+) -> str | None:
+    """Who was in the way; None when it is done."""
+    async with watch(engine, connection.get_server_pid(), terminal.warn) as watched:
+        try:
+            await run()
+        except (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError) as error:
+            return "; ".join(watched.blockers) or describe_error(error)
+        except asyncpg.PostgresError as error:
+            raise MigrationFailed(
+                f"{name} was refused, and the database is as it was before it: {describe_error(error)}."
+            ) from error
+    return None
+
+
+async def _run_recorded(
+    engine: Engine, app: AppConfig, connection: Any, manager: TimescaleMigrationManager, backwards: bool
+) -> None:
+    """Runs it and tells Piccolo's bookkeeping, in one transaction where the migration itself is in one."""
+    async with engine.transaction() if manager.wrap_in_transaction else nullcontext():
+        await Migration.create_table(if_not_exists=True).run()  # type: ignore[no-untyped-call]  # Piccolo's has no annotations
+        await manager.run(backwards=backwards)
+        name = (app.app_name, manager.migration_id)
+        if backwards:
+            await connection.execute("DELETE FROM migration WHERE app_name = $1 AND name = $2", *name)
+        else:
+            await connection.execute("INSERT INTO migration (app_name, name) VALUES ($1, $2)", *name)
+
+
+async def _finish(connection: Any) -> None:
     """Runs the steps that a migration left for after its transaction, this one or one that was cut off."""
     try:
-        with explain_refusal():
-            await run_leftovers(engine)
+        await run_leftovers(connection)
     except asyncpg.PostgresError as error:
         raise MigrationFailed(
             "A step after the migration's transaction failed, and the next run begins with it: "
@@ -144,30 +206,46 @@ async def _finish(engine: Engine) -> None:
 
 
 @asynccontextmanager
-async def _run_alone(engine: Engine, say: Callable[[str], None]) -> AsyncIterator[Any]:
-    """The connection of a transaction that no other runner has at the same time."""
-    try:
-        async with _begin(engine) as transaction:
-            with translate_errors():
-                connection = transaction.connection
-                require_known(await read_state(connection, list_migrations()))
-                if not await connection.fetchval("SELECT pg_try_advisory_xact_lock($1)", LOCK):
-                    say("Another migration is running on this database; waiting for it to end.")
-                    await connection.execute(f"SELECT pg_advisory_xact_lock({LOCK})")
-                await connection.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
-                yield connection
-    except asyncpg.PostgresError as error:
-        raise MigrationFailed(f"The database refused it, and is as it was before: {describe_error(error)}.") from error
-
-
-@asynccontextmanager
-async def _begin(engine: Engine) -> AsyncIterator[PostgresTransaction]:
-    transaction = engine.transaction()
+async def _run_alone(engine: Engine, app: AppConfig, terminal: Terminal) -> AsyncIterator[Any]:
+    """The one connection of a run, held for everything that Piccolo sends, under the lock of the migrations."""
     with explain_refusal():
-        entered = await transaction.__aenter__()
+        connection: Any = await engine.get_new_connection()
     try:
-        yield entered
-    except BaseException as error:
-        await transaction.__aexit__(type(error), error, error.__traceback__)
-        raise
-    await transaction.__aexit__(None, None, None)
+        with translate_errors():
+            await _require_writable(connection)
+            require_known(await read_state(connection, list_migrations(find_folder(app))))
+            await connection.execute("SELECT set_config('application_name', $1, false)", f"migrations of {name_user()}")
+            await _lock(connection, terminal)
+            with engine.hold(connection):
+                yield connection
+    finally:
+        with suppress(*UNREACHABLE, asyncpg.PostgresError, asyncpg.InterfaceError):
+            await connection.close(timeout=CLOSE_TIMEOUT)
+
+
+async def _require_writable(connection: Any) -> None:
+    replica, role, schema = await connection.fetchrow(
+        "SELECT pg_is_in_recovery() OR current_setting('transaction_read_only') = 'on', current_user, current_schema()"
+    )
+    if replica:
+        raise MigrationRefused(
+            "The database of DATABASE_URL is read-only, a replica most likely: migrations run on the primary."
+        )
+    if schema is None or not await connection.fetchval("SELECT has_schema_privilege(current_schema(), 'CREATE')"):
+        raise MigrationRefused(
+            f"The role {role} may not create tables in the schema {schema or 'public'}: "
+            f'let its owner run GRANT CREATE ON SCHEMA {schema or "public"} TO "{role}".'
+        )
+
+
+async def _lock(connection: Any, terminal: Terminal) -> None:
+    """Asks again and again rather than wait in the server, where a waiting query would hold back VACUUM."""
+    said: list[str] = []
+    while not await connection.fetchval("SELECT pg_try_advisory_lock($1)", LOCK):
+        holders = [describe_session(row) for row in await connection.fetch(_HOLDER, LOCK)]
+        if holders and not said:
+            said = holders
+            terminal.warn(
+                f"Another run is under way on this database, and this one waits for it: {'; '.join(holders)}."
+            )
+        await asyncio.sleep(0.3)

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 from app.database import Connection
 from app.errors import MigrationRefused, SchemaAhead, SchemaBehind, SchemaForeign
+from app.timescale.files import compute_checksum, list_files
+from app.timescale.journal import Event, read_journal, write_entry
 
 APP_NAME = "app"
 FOLDER = Path(__file__).parents[2] / "piccolo_migrations"
-
-_ID = re.compile(r'^ID = "([^"]+)"$', re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,28 @@ class MigrationState:
 
 def list_migrations(folder: Path = FOLDER) -> tuple[str, ...]:
     """The ids of the migration files, in order."""
-    found = (_ID.search(path.read_text(encoding="utf-8")) for path in folder.glob("*.py"))
-    return tuple(sorted(match.group(1) for match in found if match))
+    return tuple(list_files(folder))
+
+
+async def find_edited(connection: Connection, folder: Path, state: MigrationState) -> list[str]:
+    """The applied migrations whose files are no longer what the journal knows them by."""
+    known = {entry.migration: entry.checksum for entry in await read_journal(connection)}
+    files = list_files(folder)
+    return [name for name in state.applied if name in known and compute_checksum(files[name]) != known[name]]
+
+
+async def require_unedited(connection: Connection, folder: Path, state: MigrationState, *, accept: bool) -> None:
+    """Raises MigrationRefused when the file of an applied migration was edited; `accept` takes it as it is now instead."""
+    edited, files = await find_edited(connection, folder, state), list_files(folder)
+    if accept:
+        for name in edited:
+            await write_entry(connection, name, Event.ACCEPTED, compute_checksum(files[name]), timedelta())
+    elif edited:
+        names = ", ".join(files[name].name for name in edited)
+        raise MigrationRefused(
+            f"Edited since it was applied: {names}. Databases that have it already won't get the change: put the file back "
+            "as it was and write another migration. If the edit changes nothing that was run, add --accept-edited."
+        )
 
 
 async def read_state(connection: Connection, known: tuple[str, ...]) -> MigrationState:

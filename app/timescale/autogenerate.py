@@ -20,12 +20,12 @@ from piccolo.apps.migrations.auto.diffable_table import DiffableTable
 from piccolo.apps.migrations.auto.migration_manager import MigrationManager
 from piccolo.apps.migrations.auto.schema_differ import AlterStatements, SchemaDiffer
 from piccolo.apps.migrations.auto.schema_snapshot import SchemaSnapshot
-from piccolo.apps.migrations.commands.base import BaseMigrationManager
 from piccolo.conf.apps import AppConfig
 
 from app.errors import MigrationRefused
 from app.timescale.declared import find_hypertables
 from app.timescale.expressions import find_columns
+from app.timescale.files import load_managers
 from app.timescale.hypertable import Hypertable
 from app.timescale.manager import TimescaleMigrationManager
 
@@ -46,7 +46,7 @@ async def draft_migration(app: AppConfig, description: str, *, renames: bool | N
 
     `renames` settles what can't be told: whether a column that is gone and one that is new are the same. None refuses.
     """
-    managers = await _load_managers(app)
+    managers = await load_managers(app)
     statements = _diff_tables(app, managers, renames)
     piccolo = await _try_out(statements)
     known, wanted = read_hypertables(managers), find_hypertables(app.table_classes)
@@ -58,11 +58,7 @@ async def draft_migration(app: AppConfig, description: str, *, renames: bool | N
 
 async def draft_empty(app: AppConfig, description: str) -> Draft:
     """A migration that does nothing yet."""
-    return _write(app, await _load_managers(app), description, [], [])
-
-
-async def _load_managers(app: AppConfig) -> list[MigrationManager]:
-    return await BaseMigrationManager().get_migration_managers(app_config=app)
+    return _write(app, await load_managers(app), description, [], [])
 
 
 def read_hypertables(managers: Iterable[MigrationManager]) -> dict[str, Hypertable]:

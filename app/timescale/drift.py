@@ -15,7 +15,7 @@ from app.database import Connection, Edition
 Catalogue: TypeAlias = dict[tuple[str, str], str]
 
 # Tables that no migration declares: Piccolo's bookkeeping and ours, and what aggregates left behind.
-OURS = r"\A(migration|migration_step|.*__archive)\Z"
+OURS = r"\A(migration|migration_journal|migration_progress|migration_step|.*__archive)\Z"
 
 
 class Difference(msgspec.Struct, frozen=True):

@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from app.database import Engine
-from app.timescale.steps import Step
+from app.timescale.journal import LOCK
+from app.timescale.steps import Needs, Step
 
-# Any number will do, as long as it never changes: old and new runners must ask for the same lock.
-_LOCK = 4_727_201_003
+CREATE_STEPS = (
+    "CREATE TABLE IF NOT EXISTS migration_step "
+    "(id bigserial PRIMARY KEY, migration text NOT NULL, statement text NOT NULL, query text)"
+)
 
 _COMMUNITY = """
 SELECT EXISTS (SELECT FROM pg_extension WHERE extname = 'timescaledb')
@@ -23,28 +25,33 @@ SELECT EXISTS (SELECT FROM pg_extension WHERE extname = 'timescaledb')
 
 async def record_steps(connection: Any, migration_id: str, steps: Sequence[Step]) -> None:
     """Writes down what is to be done after COMMIT, instead of what the migration left before; nothing where the edition can't."""
-    if await connection.fetchval("SELECT to_regclass('migration_step') IS NOT NULL"):
+    if await has_leftovers(connection):
         await connection.execute("DELETE FROM migration_step WHERE migration = $1", migration_id)
-    if not steps or not await connection.fetchval(_COMMUNITY):
+    chosen = [step for step in steps if step.needs is Needs.POSTGRES or await connection.fetchval(_COMMUNITY)]
+    if not chosen:
         return
-    await connection.execute(
-        "CREATE TABLE IF NOT EXISTS migration_step "
-        "(id bigserial PRIMARY KEY, migration text NOT NULL, statement text NOT NULL, query text)"
-    )
+    await connection.execute(CREATE_STEPS)
     await connection.executemany(
         "INSERT INTO migration_step (migration, statement, query) VALUES ($1, $2, $3)",
-        [(migration_id, step.sql, step.values) for step in steps],
+        [(migration_id, step.sql, step.values) for step in chosen],
     )
 
 
-async def run_leftovers(engine: Engine) -> None:
-    """Runs what is written down, each step by itself. Raises what asyncpg does; what is not done yet stays written down."""
-    connection = await engine.get_new_connection()
+async def has_leftovers(connection: Any) -> bool:
+    """Whether there is, or just was, something left to do."""
+    return bool(await connection.fetchval("SELECT to_regclass('migration_step') IS NOT NULL"))
+
+
+async def run_leftovers(connection: Any) -> None:
+    """Runs what is written down, each step by itself. Raises what asyncpg does; what is not done yet stays written down.
+
+    The connection must be in no transaction. It takes the lock of the migrations, once more where it has it.
+    """
+    if not await has_leftovers(connection):
+        return
+    await connection.execute(f"SELECT pg_advisory_lock({LOCK})")
     try:
-        if await connection.fetchval("SELECT to_regclass('migration_step') IS NULL"):
-            return
-        await connection.execute(f"SELECT pg_advisory_lock({_LOCK})")
-        while await connection.fetchval("SELECT to_regclass('migration_step') IS NOT NULL"):
+        while await has_leftovers(connection):
             row = await connection.fetchrow("SELECT id, statement, query FROM migration_step ORDER BY id LIMIT 1")
             if row is None:
                 await connection.execute("DROP TABLE migration_step")
@@ -52,7 +59,7 @@ async def run_leftovers(engine: Engine) -> None:
             await _run_step(connection, row["statement"], row["query"])
             await connection.execute("DELETE FROM migration_step WHERE id = $1", row["id"])
     finally:
-        await connection.close()
+        await connection.execute(f"SELECT pg_advisory_unlock({LOCK})")
 
 
 async def _run_step(connection: Any, statement: str, query: str | None) -> None:

@@ -1,26 +1,40 @@
 """The MigrationManager of AurumAI's migration files: Piccolo's, and what it can't say about TimescaleDB.
 
-Forwards it runs, in one transaction: the statement that enables TimescaleDB, the transitions that must come before
-Piccolo's operations (a column can't change under a compressed chunk), Piccolo's operations, the other transitions; and
-then, one by one, the steps that can't run in a transaction. Backwards the same the other way round.
+Forwards it runs, in one transaction with its entry in the journal: the statement that enables TimescaleDB, the transitions
+that must come before Piccolo's operations (a column can't change under a compressed chunk), Piccolo's operations, the
+other transitions; and then, one by one, the steps that can't run in a transaction. Backwards the same the other way round.
 
 Migration files import this class: its module path must never change.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
+from contextlib import redirect_stdout
 from dataclasses import dataclass
+from datetime import timedelta
+from io import StringIO
+from typing import Any
 
 from piccolo.apps.migrations.auto.migration_manager import MigrationManager
+from piccolo.conf.apps import Finder
 from piccolo.engine import engine_finder
 
-from app.database import Engine
+from app.engine import Engine
+from app.errors import MigrationRefused
+from app.timescale.files import compute_checksum, find_folder, list_files
 from app.timescale.hypertable import Hypertable
+from app.timescale.journal import LOCK, Event, is_done, write_entry
 from app.timescale.leftovers import record_steps, run_leftovers
+from app.timescale.locks import describe_statement
 from app.timescale.statements import ENABLE_TIMESCALE
-from app.timescale.steps import Step, describe_step
+from app.timescale.steps import Lock, Step, describe_step
+from app.timescale.tape import Tape
 from app.timescale.transitions import plan_transition
+
+# A DDL statement that waits for a long reader makes everyone else wait behind it: rather give up, and try again later.
+LOCK_TIMEOUT = timedelta(seconds=2)
 
 
 @dataclass(frozen=True)
@@ -39,6 +53,7 @@ class TimescaleMigrationManager(MigrationManager):
     def __init__(self, migration_id: str, app_name: str, description: str) -> None:
         super().__init__(migration_id=migration_id, app_name=app_name, description=description)
         self.transitions: list[Transition] = []
+        self.afterwards: list[tuple[str, str]] = []
         self._enables_timescale = False
 
     def enable_timescale(self) -> None:
@@ -51,39 +66,88 @@ class TimescaleMigrationManager(MigrationManager):
         """Makes a table that is as `old` says (None: a plain one) as `new` says."""
         self.transitions.append(Transition(tablename, old, new, first))
 
+    def run_after_commit(self, forwards: str, backwards: str) -> None:
+        """One statement each that can't run in a transaction, such as CREATE INDEX CONCURRENTLY.
+
+        It is written down with the migration and run after it, again where it was cut off: it must bear that.
+        """
+        self.afterwards.append((forwards, backwards))
+
     async def run(self, backwards: bool = False) -> None:
-        engine = engine_finder()
-        if not isinstance(engine, Engine):
-            raise TypeError("piccolo_conf.py must name a DB made by make_engine")
-        sides = [list(self._plan(backwards, first=first)) for first in (True, False)]
-        before, after = reversed(sides) if backwards else sides
+        """Runs it, unless it is done already; with Piccolo's --preview, shows it. What it would skip or repeat is asked
+        of the journal, under the lock of the migrations."""
         if self.preview:
-            self._show(before)
-            await super().run(backwards=backwards)
-            self._show(after)
+            for step in await self.list_steps(backwards=backwards):
+                print(f"\n{describe_step(step)}\n{step.sql};")  # noqa: T201 - Piccolo's preview prints
             return
-        later = [step for step in (*before, *after) if not step.transactional]
+        engine = find_engine()
+        event = Event.REVERSED if backwards else Event.APPLIED
+        began = time.monotonic()
         async with engine.transaction() as transaction:
-            if self._enables_timescale and not backwards:
-                await engine.run_ddl(ENABLE_TIMESCALE)
-            await self._run_between(engine, before, after, backwards)
-            await record_steps(transaction.connection, self.migration_id, later)
+            connection = transaction.connection
+            await connection.execute(f"SELECT pg_advisory_xact_lock({LOCK})")
+            if await is_done(connection, self.migration_id, event):
+                # Piccolo, which is still to record it, may have done so in another process that we waited for.
+                await connection.execute("DELETE FROM migration WHERE name = $1", self.migration_id)
+                return
+            await set_lock_timeout(connection)
+            later = await self._run_steps(engine, backwards)
+            await record_steps(connection, self.migration_id, later)
+            took = timedelta(seconds=time.monotonic() - began)
+            await write_entry(connection, self.migration_id, event, self._compute_checksum(), took)
         # Within the transaction of a runner it isn't later yet: the runner sees to it.
         if not engine.transaction_exists():
-            await run_leftovers(engine)
+            await _run_leftovers(engine)
 
     async def rehearse(self, engine: Engine) -> None:
         """Runs the migration forwards in the transaction that is open, but for the extension and what comes after."""
-        before, after = (list(self._plan(backwards=False, first=first)) for first in (True, False))
-        await self._run_between(engine, before, after, backwards=False)
+        before, after = self._plan(backwards=False)
+        await _run_all(engine, before)
+        await super().run()
+        await _run_all(engine, after)
 
-    async def _run_between(self, engine: Engine, before: list[Step], after: list[Step], backwards: bool) -> None:
-        await _run_steps(engine, before)
+    async def list_steps(self, *, backwards: bool = False) -> list[Step]:
+        """All that `run` would run, in order, raw steps too. Touches no database."""
+        engine, tape = find_engine(), Tape()
+        before, after = self._plan(backwards=backwards)
+        enabling = (
+            [Step(ENABLE_TIMESCALE, "the database", Lock.NONE)] if self._enables_timescale and not backwards else []
+        )
+        self.preview = False
+        with engine.hold(tape), redirect_stdout(StringIO()):
+            try:
+                await super().run(backwards=backwards)
+            except Exception as error:
+                raise MigrationRefused(
+                    f"A raw step of the migration {self.migration_id} reads the database "
+                    f"({type(error).__name__} without an answer): what it would do can't be told without running it."
+                ) from error
+        steps = [*enabling, *before, *map(describe_statement, tape.statements), *after]
+        return [*(step for step in steps if step.transactional), *self._list_later(before, after, backwards=backwards)]
+
+    async def _run_steps(self, engine: Engine, backwards: bool) -> list[Step]:
+        """Runs what can run in the transaction; returns what can't."""
+        before, after = self._plan(backwards=backwards)
+        if self._enables_timescale and not backwards:
+            await engine.run_ddl(ENABLE_TIMESCALE)
+        await _run_all(engine, before)
         await super().run(backwards=backwards)
-        await _run_steps(engine, after)
+        await _run_all(engine, after)
+        return self._list_later(before, after, backwards=backwards)
 
-    def _plan(self, backwards: bool, *, first: bool) -> Iterator[Step]:
-        """The steps of the transitions on one side of Piccolo's operations, in the order in which they run."""
+    def _list_later(self, before: list[Step], after: list[Step], *, backwards: bool) -> list[Step]:
+        planned = [step for step in (*before, *after) if not step.transactional]
+        statements = (
+            [pair[1] for pair in reversed(self.afterwards)] if backwards else [pair[0] for pair in self.afterwards]
+        )
+        return [*planned, *(describe_statement(sql, transactional=False) for sql in statements)]
+
+    def _plan(self, *, backwards: bool) -> tuple[list[Step], list[Step]]:
+        """The steps of the transitions before and after Piccolo's operations."""
+        first, last = (list(self._plan_side(backwards, first=first)) for first in (True, False))
+        return (last, first) if backwards else (first, last)
+
+    def _plan_side(self, backwards: bool, *, first: bool) -> Iterator[Step]:
         gone = {table.tablename for table in (self.add_tables if backwards else self.drop_tables)}
         chosen = [transition for transition in self.transitions if transition.first is first]
         for transition in reversed(chosen) if backwards else chosen:
@@ -92,12 +156,33 @@ class TimescaleMigrationManager(MigrationManager):
                 old, new = new, old
             yield from plan_transition(transition.tablename, old, new, dropped=transition.tablename in gone)
 
-    def _show(self, steps: list[Step]) -> None:
-        for step in steps:
-            print(f"\n{describe_step(step)}\n{step.sql};")  # noqa: T201 - Piccolo's preview prints
+    def _compute_checksum(self) -> str:
+        folder = find_folder(Finder().get_app_config(app_name=self.app_name))
+        return compute_checksum(list_files(folder)[self.migration_id])
 
 
-async def _run_steps(engine: Engine, steps: list[Step]) -> None:
+async def set_lock_timeout(connection: Any) -> None:
+    """For the transaction that is open."""
+    await connection.execute(f"SET LOCAL lock_timeout = {LOCK_TIMEOUT // timedelta(milliseconds=1)}")
+
+
+def find_engine() -> Engine:
+    """The engine of piccolo_conf.py."""
+    engine = engine_finder()
+    if not isinstance(engine, Engine):
+        raise TypeError("piccolo_conf.py must name a DB made by make_engine")
+    return engine
+
+
+async def _run_leftovers(engine: Engine) -> None:
+    connection: Any = await engine.get_new_connection()
+    try:
+        await run_leftovers(connection)
+    finally:
+        await connection.close()
+
+
+async def _run_all(engine: Engine, steps: list[Step]) -> None:
     for step in steps:
         if step.transactional:
             await engine.run_ddl(step.sql)

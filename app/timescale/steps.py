@@ -20,6 +20,7 @@ class Lock(Enum):
     NONE = "no lock"
     SHARE_ROW_EXCLUSIVE = "SHARE ROW EXCLUSIVE (reads go on, writes wait)"
     ACCESS_EXCLUSIVE = "ACCESS EXCLUSIVE (reads and writes wait)"
+    UNKNOWN = "a lock that AurumAI can't tell"
 
 
 @dataclass(frozen=True)

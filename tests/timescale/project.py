@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import sys
 import types
-from contextlib import redirect_stdout
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
-from piccolo.apps.migrations.commands.backwards import run_backwards
-from piccolo.apps.migrations.commands.forwards import run_forwards
 from piccolo.apps.migrations.tables import Migration
 from piccolo.conf.apps import AppConfig, AppRegistry
 from piccolo.table import Table
 
-from app.database import make_engine
+from app.engine import make_engine
+from app.migrations.runner import Terminal, apply_migrations, reverse_migrations
+from app.migrations.state import read_state
 from app.timescale.autogenerate import Draft, draft_migration
 from app.timescale.declared import find_hypertables
+from app.timescale.files import list_files
 from app.timescale.hypertable import Hypertable
-from app.timescale.leftovers import run_leftovers
 
 HEAD = """
 from datetime import timedelta
@@ -71,18 +69,27 @@ class Project:
             draft.path.write_text(draft.text)
         return draft
 
-    async def forwards(self) -> None:
-        with redirect_stdout(StringIO()):
-            result = await run_forwards("app")
-        assert result.success, result.message
-        await run_leftovers(self.engine)
+    async def forwards(self) -> list[str]:
+        """Applies what is pending, as invoke migrate does; returns what was said."""
+        said: list[str] = []
+        await apply_migrations(self.engine, self.app, Terminal(said.append, said.append))
+        return said
 
     async def backwards(self, migration_id: str) -> None:
         """Reverses down to and including a migration; "1" is the newest."""
-        with redirect_stdout(StringIO()):
-            result = await run_backwards("app", migration_id, auto_agree=True)
-        assert result.success, result.message
-        await run_leftovers(self.engine)
+        connection = await self.engine.get_new_connection()
+        try:
+            applied = (await read_state(connection, tuple(list_files(self.folder)))).applied
+        finally:
+            await connection.close()
+        chosen = applied[-1:] if migration_id == "1" else [name for name in applied if name >= migration_id]
+        await reverse_migrations(self.engine, self.app, chosen, Terminal(print, print))
+
+    def forget_files(self) -> None:
+        """Has the files read again, as another process would."""
+        for name, module in list(sys.modules.items()):
+            if str(self.folder) in (getattr(module, "__file__", None) or ""):
+                del sys.modules[name]
 
     async def fetch(self, query: str, *arguments: Any) -> list[tuple[Any, ...]]:
         connection = await self.engine.get_new_connection()

@@ -1,0 +1,319 @@
+"""The runner: migrations that fail, wait, are cut off or edited; each is applied wholly or not at all."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+
+from app.errors import MigrationFailed, MigrationRefused
+from app.migrations import runner
+from app.migrations.runner import Terminal, apply_migrations
+from app.migrations.state import list_migrations
+from app.timescale.files import compute_checksum, list_files
+from app.timescale.journal import LOCK, name_user
+from tests.conftest import ROOT, find_program, make_database, make_environ, read_database, run_command, run_sql
+from tests.test_migrations import fetch
+from tests.timescale.project import Project, is_community
+
+ONE = """
+class One(Declared, Table, tablename="one"):
+    one_id = Integer(primary_key=True, default=None)
+"""
+TWO = """
+class Two(Declared, Table, tablename="two"):
+    two_id = Integer(primary_key=True, default=None)
+"""
+APPLIED = "SELECT name FROM migration ORDER BY name"
+
+
+async def write(project: Project, source: str) -> str:
+    project.declare(source)
+    draft = await project.generate()
+    assert draft is not None
+    return draft.migration_id
+
+
+async def test_what_came_before_a_migration_that_fails_stays_and_the_rest_is_as_it_was(project: Project) -> None:
+    first, second = await write(project, ONE), await write(project, ONE + TWO)
+    await project.fetch("CREATE TABLE two (mine int)")
+    with pytest.raises(MigrationFailed) as failed:
+        await project.forwards()
+    assert str(failed.value) == (
+        f'{second} was refused, and the database is as it was before it: relation "two" already exists.'
+    )
+    assert await project.fetch(APPLIED) == [(first,)]
+    assert await project.fetch("SELECT migration, event FROM migration_journal") == [(first, "applied")]
+    await project.fetch("DROP TABLE two")
+    said = await project.forwards()
+    assert len(said) == 1
+    assert said[0].startswith(f"{second}  a change: applied in ")
+    assert await project.fetch(APPLIED) == [(first,), (second,)]
+
+
+async def test_a_migration_gives_way_to_a_long_reader_and_comes_again(
+    empty_database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = Project(tmp_path, empty_database_url, monkeypatch)
+    monkeypatch.setattr(runner, "LONGEST_PAUSE", 0.1)
+    await write(project, ONE)
+    await project.forwards()
+    await write(project, ONE + "    more = Text(default=None, null=True)\n")
+    reader = await asyncpg.connect(empty_database_url, server_settings={"application_name": "a report"})
+    holding = reader.transaction()
+    await holding.start()
+    await reader.fetch("SELECT * FROM one")
+    gave_way = asyncio.Event()
+    said: list[str] = []
+
+    def warn(text: str) -> None:
+        said.append(text)
+        gave_way.set()
+
+    running = asyncio.create_task(apply_migrations(project.engine, project.app, Terminal(said.append, warn)))
+    await gave_way.wait()
+    # Everyone else goes on: nobody stands in a queue behind the migration.
+    assert await asyncio.wait_for(project.fetch("SELECT count(*)::int FROM one"), 5) == [(0,)]
+    await holding.rollback()
+    await reader.close()
+    await running
+    user = await project.fetch("SELECT current_user::text")
+    assert f" gave way to a report ({user[0][0]}" in said[0]
+    assert "idle in transaction for 00:00:0" in said[0]
+    assert ": attempt 2 of 15 in 0." in said[0]
+    assert ": applied in " in said[-1]
+    assert await project.fetch("SELECT more FROM one") == []
+
+
+async def test_a_reader_that_never_ends_is_named_and_nothing_is_changed(
+    empty_database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = Project(tmp_path, empty_database_url, monkeypatch)
+    monkeypatch.setattr(runner, "LONGEST_PAUSE", 0.1)
+    monkeypatch.setattr(runner, "ATTEMPTS", 2)
+    await write(project, ONE)
+    await project.forwards()
+    second = await write(project, ONE + "    more = Text(default=None, null=True)\n")
+    reader = await asyncpg.connect(empty_database_url, server_settings={"application_name": "a report"})
+    try:
+        await reader.execute("BEGIN; SELECT * FROM one")
+        with pytest.raises(
+            MigrationFailed, match=f"^{second} did not get its locks in 2 attempts.*In its way: a report"
+        ):
+            await project.forwards()
+    finally:
+        await reader.close()
+    assert len(await project.fetch(APPLIED)) == 1
+
+
+async def test_two_runners_at_once_for_twenty_rounds(
+    empty_database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = Project(tmp_path, empty_database_url, monkeypatch)
+    names = [await write(project, ONE), await write(project, ONE + TWO)]
+    for _ in range(20):
+        outcomes = await asyncio.gather(project.forwards(), project.forwards())
+        # One applied both; the other waited, said for whom, and found nothing to do.
+        idle, busy = sorted(outcomes, key=lambda said: any(": applied in " in line for line in said))
+        assert sum(": applied in " in line for line in busy) == 2
+        assert idle[-1] == f"Nothing to apply: the database is at {names[-1]}."
+        for line in idle[:-1]:
+            assert line.startswith("Another run is under way on this database, and this one waits for it: ")
+            assert f"migrations of {name_user()}" in line
+        assert await project.fetch(APPLIED) == [(name,) for name in names]
+        await project.backwards(names[0])
+        assert await project.fetch(APPLIED) == []
+
+
+async def test_a_runner_waits_for_another_says_for_whom_and_finds_nothing_to_do(empty_database_url: str) -> None:
+    holder = await asyncpg.connect(empty_database_url, server_settings={"application_name": "migrations of alice@host"})
+    try:
+        await holder.execute(f"SELECT pg_advisory_lock({LOCK})")
+        process = await asyncio.create_subprocess_exec(
+            find_program("invoke"),
+            "migrate",
+            cwd=ROOT,
+            env=make_environ(DATABASE_URL=empty_database_url),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        assert process.stderr
+        line = (await asyncio.wait_for(process.stderr.readline(), 60)).decode()
+        assert line.startswith(
+            "Another run is under way on this database, and this one waits for it: migrations of alice@host ("
+        )
+        assert f"process {holder.get_server_pid()}" in line
+    finally:
+        await holder.close()
+    out, _ = await asyncio.wait_for(process.communicate(), 60)
+    assert process.returncode == 0
+    assert out.decode().count(": applied in ") == len(list_migrations())
+
+
+async def test_piccolos_command_and_invoke_at_once_apply_each_migration_once(empty_database_url: str) -> None:
+    commands = [("invoke", "migrate"), ("piccolo", "migrations", "forwards", "app")] * 2
+    done = await asyncio.gather(
+        *(asyncio.to_thread(run_command, *command, database_url=empty_database_url) for command in commands)
+    )
+    assert [each.returncode for each in done] == [0] * 4, [each.stdout + each.stderr for each in done]
+    names = [(name,) for name in list_migrations()]
+    assert await fetch(empty_database_url, "SELECT DISTINCT name FROM migration ORDER BY name") == names
+    assert await fetch(empty_database_url, "SELECT migration FROM migration_journal ORDER BY migration") == names
+
+
+async def test_a_crash_between_piccolos_migration_and_its_bookkeeping_is_made_up_for(server_url: str) -> None:
+    async with make_database(server_url) as url:
+        for command in (("piccolo", "migrations", "forwards", "app"), ("invoke", "migrate")):
+            await asyncio.to_thread(run_command, "piccolo", "migrations", "forwards", "app", database_url=url)
+            await run_sql(url, f"DELETE FROM migration WHERE name = '{list_migrations()[-1]}'")
+            done = await asyncio.to_thread(run_command, *command, database_url=url)
+            assert done.returncode == 0, done.stdout + done.stderr
+            assert await fetch(url, APPLIED) == [(name,) for name in list_migrations()]
+            assert await fetch(url, "SELECT count(*)::int FROM migration_journal") == [(len(list_migrations()),)]
+
+
+async def test_the_history_says_who_did_what_when_and_from_which_file(server_url: str, template: str) -> None:
+    newest = list_migrations()[-1]
+    files = list_files(ROOT / "piccolo_migrations")
+    async with make_database(server_url, template) as url:
+        await asyncio.to_thread(run_command, "invoke", "migrate-rollback", database_url=url)
+        role = (await fetch(url, "SELECT session_user::text"))[0][0]
+        done = await asyncio.to_thread(run_command, "invoke", "migrate-history", "--json", database_url=url)
+        lines: list[dict[str, Any]] = json.loads(done.stdout)
+        assert [(line["migration"], line["state"]) for line in lines] == [
+            *((name, "applied") for name in list_migrations()[:-1]),
+            (newest, "pending"),
+        ]
+        assert lines[0]["description"] == "The first tables"
+        assert [(entry["event"], entry["checksum"], entry["role"], entry["by"]) for entry in lines[-1]["log"]] == [
+            (event, compute_checksum(files[newest]), role, name_user()) for event in ("applied", "reversed")
+        ]
+        shown = await asyncio.to_thread(run_command, "invoke", "migrate-history", database_url=url)
+        assert f"{newest}  pending  " in shown.stdout
+        assert f" UTC by {name_user()} as {role}, took 0." in shown.stdout
+        current = await asyncio.to_thread(run_command, "invoke", "migrate-current", "--json", database_url=url)
+        assert json.loads(current.stdout) == {
+            "migration": list_migrations()[-2],
+            "pending": [newest],
+            "unknown": [],
+        }
+
+
+async def test_an_edited_file_is_named_until_it_is_put_back_or_accepted(project: Project) -> None:
+    first = await write(project, ONE)
+    await project.forwards()
+    path = list_files(project.folder)[first]
+    kept = path.read_bytes()
+    path.write_bytes(kept.replace(b"\n", b"\r\n"))  # git may end lines differently elsewhere
+    await project.forwards()
+    path.write_bytes(kept + b"# a thought\n")
+    with pytest.raises(MigrationRefused, match=f"^Edited since it was applied: {path.name}\\. .* add --accept-edited"):
+        await project.forwards()
+    said: list[str] = []
+    await apply_migrations(project.engine, project.app, Terminal(said.append, said.append), accept_edited=True)
+    await project.forwards()
+    path.write_bytes(kept)
+    with pytest.raises(MigrationRefused, match=f"^Edited since it was applied: {path.name}"):
+        await project.forwards()
+
+
+async def test_a_file_that_cannot_be_read_is_named_with_its_line(project: Project) -> None:
+    first = await write(project, ONE)
+    path = list_files(project.folder)[first]
+    kept = path.read_text()
+    for broken, reason in {
+        kept.replace(
+            "async def forwards():", "async def forwards(:"
+        ): f"The migration {path.name} can't be read: line ",
+        f"import nothing_like_it\n{kept}": (
+            f"A migration can't be imported: {path.name}, line 1: ModuleNotFoundError: No module named 'nothing_like_it'."
+        ),
+        kept.replace("    return manager", "    raise RuntimeError('not today')"): (
+            f"The forwards() of the migration {first} fails: {path.name}, line "
+        ),
+        kept.replace("    return manager", "    return None"): (
+            f"The forwards() of the migration {first} must return its manager."
+        ),
+    }.items():
+        path.write_text(broken)
+        project.forget_files()
+        with pytest.raises(MigrationRefused) as refused:
+            await project.forwards()
+        assert str(refused.value).startswith(reason)
+        assert await project.fetch("SELECT to_regclass('migration')::text") == [(None,)]
+
+
+async def test_two_files_with_one_id_are_refused(project: Project) -> None:
+    first = await write(project, ONE)
+    path = list_files(project.folder)[first]
+    (project.folder / "app_zz.py").write_text(path.read_text())
+    with pytest.raises(MigrationRefused, match=f"^The migrations {path.name} and app_zz.py have the same ID, {first}:"):
+        await project.forwards()
+
+
+async def test_a_statement_after_the_transaction_runs_by_itself_and_again_when_it_was_cut_off(project: Project) -> None:
+    if await is_community(project):
+        pytest.skip("TimescaleDB in WebAssembly has no CONCURRENTLY")
+    first = await write(project, ONE + "    size = Integer()\n")
+    path = list_files(project.folder)[first]
+    path.write_text(
+        path.read_text().replace(
+            "    return manager",
+            '    manager.run_after_commit("CREATE INDEX CONCURRENTLY IF NOT EXISTS one_size ON one (size)", '
+            '"DROP INDEX CONCURRENTLY IF EXISTS one_size")\n    return manager',
+        )
+    )
+    project.forget_files()
+    index = "SELECT to_regclass('one_size')::text, to_regclass('migration_step')::text"
+    await project.forwards()
+    assert await project.fetch(index) == [("one_size", None)]
+    await project.backwards("1")
+    assert await project.fetch(index) == [(None, None)]
+
+
+async def test_a_run_that_is_killed_leaves_the_lock_and_the_database_to_the_next(empty_database_url: str) -> None:
+    blocker = await asyncpg.connect(empty_database_url)
+    try:
+        await blocker.execute("BEGIN; CREATE TABLE migration (id serial PRIMARY KEY)")
+        process = await asyncio.create_subprocess_exec(
+            find_program("invoke"), "migrate", cwd=ROOT, env=make_environ(DATABASE_URL=empty_database_url)
+        )
+        waiting = (
+            "SELECT count(*)::int FROM pg_stat_activity WHERE datname = current_database() "
+            "AND application_name LIKE 'migrations of %' AND wait_event_type = 'Lock'"
+        )
+        while await fetch(empty_database_url, waiting) != [(1,)]:  # noqa: ASYNC110 - the server has no event for it
+            await asyncio.sleep(0.05)
+        process.send_signal(signal.SIGKILL)
+        await process.wait()
+    finally:
+        await blocker.close()
+    done = await asyncio.to_thread(run_command, "invoke", "migrate", database_url=empty_database_url)
+    assert done.returncode == 0, done.stderr
+    assert await fetch(empty_database_url, APPLIED) == [(name,) for name in list_migrations()]
+
+
+async def test_a_read_only_server_and_a_role_without_rights_are_told_apart(server_url: str) -> None:
+    async with make_database(server_url) as url:
+        name = read_database(url)
+        await run_sql(server_url, f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+        done = await asyncio.to_thread(run_command, "invoke", "migrate", database_url=url)
+        assert done.returncode == 1
+        assert done.stderr == (
+            "MIGRATION_REFUSED: The database of DATABASE_URL is read-only, a replica most likely: "
+            "migrations run on the primary.\n"
+        )
+        await run_sql(server_url, f"ALTER DATABASE {name} RESET default_transaction_read_only")
+        await run_sql(url, "DROP SCHEMA public")
+        done = await asyncio.to_thread(run_command, "invoke", "migrate", database_url=url)
+        assert done.returncode == 1
+        assert (
+            "may not create tables in the schema public: let its owner run GRANT CREATE ON SCHEMA public TO"
+            in done.stderr
+        )
