@@ -37,7 +37,7 @@ from app.settings import Settings, load_settings
 from app.simulator.faults import Fault
 
 if TYPE_CHECKING:
-    from app.timescale.autogenerate import Draft
+    from app.timescale.drafts import Draft
 
 Number = TypeVar("Number", int, float)
 
@@ -46,7 +46,7 @@ TABLES = [table._meta.tablename for table in APP_CONFIG.table_classes]
 SCHEMA_FILE = ROOT / "schema.graphql"
 MOST_REFUSED_SHOWN = 20
 
-TERMINAL = Terminal(say, complain)
+TERMINAL = Terminal(say, complain, show_progress)
 FAULTS = ", ".join(fault.value for fault in Fault)
 
 
@@ -287,6 +287,16 @@ def migration_empty(_: Context, msg: str) -> None:
     with report_errors():
         _name_no_server()
         _write_migration(asyncio.run(draft_empty(APP_CONFIG, msg)))
+
+
+@task(help={"msg": "what the migration is for"})
+def migration_data(_: Context, msg: str) -> None:
+    """Writes a data migration, which changes rows batch by batch, to be filled in."""
+    from app.timescale.autogenerate import draft_data
+
+    with report_errors():
+        _name_no_server()
+        _write_migration(asyncio.run(draft_data(APP_CONFIG, msg)))
 
 
 def _name_no_server() -> None:

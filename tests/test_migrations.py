@@ -182,7 +182,7 @@ async def test_a_failed_migration_leaves_nothing_behind(url: str) -> None:
     done = await asyncio.to_thread(run_command, "invoke", "migrate", database_url=url)
     assert done.returncode == 1
     assert (
-        f"MIGRATION_FAILED: {list_migrations()[0]} was refused, and the database is as it was before it: "
+        f"MIGRATION_FAILED: {list_migrations()[0]} was refused by the database, and all is as it was before it: "
         'relation "raw_measurements" already exists.' in done.stderr
     )
     assert "Traceback" not in done.stderr

@@ -10,7 +10,7 @@ import asyncio
 import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager, nullcontext, redirect_stdout, suppress
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext, redirect_stdout, suppress
 from dataclasses import dataclass
 from io import StringIO
 from typing import Any
@@ -29,6 +29,7 @@ from app.timescale.files import find_folder, load_manager, load_managers, load_m
 from app.timescale.journal import LOCK, name_user
 from app.timescale.leftovers import record_steps, run_leftovers
 from app.timescale.manager import TimescaleMigrationManager, set_lock_timeout
+from app.timescale.moves import DataMigrationManager
 from app.timescale.statements import ENABLE_TIMESCALE
 from app.timescale.steps import Step
 from app.timescale.transitions import plan_catching_up
@@ -36,6 +37,8 @@ from app.timescale.transitions import plan_catching_up
 ATTEMPTS = 15  # at a migration that others are in the way of
 LONGEST_PAUSE = 20.0  # seconds between two of them
 CATCHING_UP = "catching up"
+UNTOUCHED = "and all is as it was before it"
+GOES_ON = "and the batches before that stay: the next run goes on from there"
 
 _HOLDER = """
 SELECT pid, usename, application_name, backend_type, NULL AS state, host(client_addr) AS client,
@@ -48,10 +51,11 @@ WHERE locktype = 'advisory' AND granted AND database = (SELECT oid FROM pg_datab
 
 @dataclass(frozen=True)
 class Terminal:
-    """Where a run tells of itself: `say` what was done, `warn` what it waits for."""
+    """Where a run tells of itself: `say` what was done, `warn` what it waits for, `show_progress` (label, unit) how far it is."""
 
     say: Callable[[str], None]
     warn: Callable[[str], None]
+    show_progress: Callable[[str, str], AbstractContextManager[Callable[[int, int], None]]]
 
 
 async def apply_migrations(
@@ -111,7 +115,7 @@ async def catch_up(engine: Engine, app: AppConfig, terminal: Terminal) -> None:
 
         for table, hypertable in sorted(declared.items()):
             terminal.say(f"{table}: {hypertable.time_column} in chunks of {hypertable.chunk_interval}")
-        await _persist(engine, connection, CATCHING_UP, terminal, run)
+        await _persist(engine, connection, CATCHING_UP, terminal, run, UNTOUCHED)
         await _finish(connection)
 
 
@@ -126,34 +130,45 @@ async def _run_one(
     backwards: bool = False,
 ) -> None:
     began = time.monotonic()
+    first = await _load(app, migration_id, module)
 
     async def run() -> None:
-        manager = await load_manager(app, migration_id, module)
-        if not isinstance(manager, TimescaleMigrationManager):
-            raise MigrationRefused(
-                f"The migration {migration_id} is Piccolo's own kind, which keeps no journal: "
-                "make it with invoke migration or invoke migration-empty."
-            )
-        with redirect_stdout(StringIO()):  # Piccolo names the migration
-            await _run_recorded(engine, app, connection, manager, backwards)
+        manager = await _load(app, migration_id, module)
+        if isinstance(manager, DataMigrationManager):
+            with terminal.show_progress(migration_id, "rows") as manager.on_progress:
+                await _run_recorded(engine, app, connection, manager, backwards)
+        else:
+            with redirect_stdout(StringIO()):  # Piccolo names the migration
+                await _run_recorded(engine, app, connection, manager, backwards)
 
-    await _persist(engine, connection, migration_id, terminal, run)
+    outcome = GOES_ON if isinstance(first, DataMigrationManager) else UNTOUCHED
+    await _persist(engine, connection, migration_id, terminal, run, outcome)
     await _finish(connection)
     done = "reversed" if backwards else "applied"
     terminal.say(f"{migration_id}  {getattr(module, 'DESCRIPTION', '')}: {done} in {time.monotonic() - began:.1f} s.")
 
 
+async def _load(app: AppConfig, migration_id: str, module: MigrationModule) -> TimescaleMigrationManager:
+    manager = await load_manager(app, migration_id, module)
+    if not isinstance(manager, TimescaleMigrationManager):
+        raise MigrationRefused(
+            f"The migration {migration_id} is Piccolo's own kind, which keeps no journal: "
+            "make it with invoke migration or invoke migration-empty."
+        )
+    return manager
+
+
 async def _persist(
-    engine: Engine, connection: Any, name: str, terminal: Terminal, run: Callable[[], Awaitable[None]]
+    engine: Engine, connection: Any, name: str, terminal: Terminal, run: Callable[[], Awaitable[None]], outcome: str
 ) -> None:
-    """Runs what is wholly done or not at all; again after a pause, as often as others are in its way."""
+    """Runs what `outcome` says of when it fails; again after a pause, as often as others are in its way."""
     for attempt in range(1, ATTEMPTS + 1):
-        blockers = await _try_once(engine, connection, name, terminal, run)
+        blockers = await _try_once(engine, connection, name, terminal, run, outcome)
         if blockers is None:
             return
         if attempt == ATTEMPTS:
             raise MigrationFailed(
-                f"{name} did not get its locks in {ATTEMPTS} attempts, and the database is as it was before it. "
+                f"{name} did not get its locks in {ATTEMPTS} attempts, {outcome}. "
                 f"In its way: {blockers}. End that session, or run this again later."
             )
         pause = min(2.0 ** (attempt - 1), LONGEST_PAUSE) * random.uniform(0.5, 1)  # noqa: S311 - no secret
@@ -165,7 +180,7 @@ async def _persist(
 
 
 async def _try_once(
-    engine: Engine, connection: Any, name: str, terminal: Terminal, run: Callable[[], Awaitable[None]]
+    engine: Engine, connection: Any, name: str, terminal: Terminal, run: Callable[[], Awaitable[None]], outcome: str
 ) -> str | None:
     """Who was in the way; None when it is done."""
     async with watch(engine, connection.get_server_pid(), terminal.warn) as watched:
@@ -174,9 +189,7 @@ async def _try_once(
         except (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError) as error:
             return "; ".join(watched.blockers) or describe_error(error)
         except asyncpg.PostgresError as error:
-            raise MigrationFailed(
-                f"{name} was refused, and the database is as it was before it: {describe_error(error)}."
-            ) from error
+            raise MigrationFailed(f"{name} was refused by the database, {outcome}: {describe_error(error)}.") from error
     return None
 
 

@@ -6,16 +6,12 @@ where Piccolo would write something else than what was meant, saying what to do 
 
 from __future__ import annotations
 
-import datetime
-import re
 from collections.abc import Iterable, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 from io import StringIO
-from pathlib import Path
 from typing import Any
 
-import black
 from piccolo.apps.migrations.auto.diffable_table import DiffableTable
 from piccolo.apps.migrations.auto.migration_manager import MigrationManager
 from piccolo.apps.migrations.auto.schema_differ import AlterStatements, SchemaDiffer
@@ -24,21 +20,23 @@ from piccolo.conf.apps import AppConfig
 
 from app.errors import MigrationRefused
 from app.timescale.declared import find_hypertables
+from app.timescale.drafts import Draft, make_draft
 from app.timescale.expressions import find_columns
 from app.timescale.files import load_managers
 from app.timescale.hypertable import Hypertable
 from app.timescale.manager import TimescaleMigrationManager
+from app.timescale.moves import DataMigrationManager
 
-_LINE_LENGTH = 88
-
-
-@dataclass(frozen=True)
-class Draft:
-    """A migration that isn't written yet."""
-
-    migration_id: str
-    path: Path
-    text: str
+# What is commented out in a new data migration.
+EXAMPLE = """
+# manager.move_rows(
+#     table="machines",
+#     key=("machine_id",),  # NOT NULL, with an index
+#     forwards="UPDATE machines SET location = trim(location) WHERE {batch}",
+#     backwards="",  # the rows may stay as they are
+#     rows=10_000,  # a batch
+# )
+""".strip()
 
 
 async def draft_migration(app: AppConfig, description: str, *, renames: bool | None) -> Draft | None:
@@ -58,7 +56,12 @@ async def draft_migration(app: AppConfig, description: str, *, renames: bool | N
 
 async def draft_empty(app: AppConfig, description: str) -> Draft:
     """A migration that does nothing yet."""
-    return _write(app, await load_managers(app), description, [], [])
+    return make_draft(app, await load_managers(app), description, TimescaleMigrationManager, [])
+
+
+async def draft_data(app: AppConfig, description: str) -> Draft:
+    """A data migration that does nothing yet, and shows how it would."""
+    return make_draft(app, await load_managers(app), description, DataMigrationManager, [EXAMPLE])
 
 
 def read_hypertables(managers: Iterable[MigrationManager]) -> dict[str, Hypertable]:
@@ -224,10 +227,8 @@ def _write(
     statements: Sequence[AlterStatements],
     transitions: Sequence[_Transition],
 ) -> Draft:
-    migration_id = _choose_id(managers)
     imports = {repr(item) for each in statements for item in each.extra_imports}
-    definitions = sorted({repr(item) for each in statements for item in each.extra_definitions})
-    imports.add("from app.timescale.manager import TimescaleMigrationManager")
+    definitions = {repr(item) for each in statements for item in each.extra_definitions}
     if transitions:
         shown = " ".join(repr(transition) for transition in transitions)
         imports.add("import datetime")
@@ -241,24 +242,7 @@ def _write(
         *(line for each in statements for line in each.statements),
         *(_show(transition) for transition in transitions if not transition.first),
     ]
-    text = "\n".join(
-        [
-            *sorted(imports, key=lambda line: (not line.startswith("import "), line)),
-            "",
-            *definitions,
-            f"ID = {migration_id!r}",
-            f"DESCRIPTION = {description!r}",
-            "",
-            "async def forwards():",
-            f'    manager = TimescaleMigrationManager(migration_id=ID, app_name="{app.app_name}", description=DESCRIPTION)',
-            *(f"\n{_indent(each)}" for each in body),
-            "\n    return manager",
-        ]
-    )
-    name = f"{app.app_name}_{re.sub(r'[-:]', '_', migration_id).lower()}.py"
-    folder = Path(app.resolved_migrations_folder_path)
-    formatted = black.format_str(text, mode=black.Mode(line_length=_LINE_LENGTH))
-    return Draft(migration_id, folder / name, formatted)
+    return make_draft(app, managers, description, TimescaleMigrationManager, body, imports, definitions)
 
 
 def _show(transition: _Transition) -> str:
@@ -267,17 +251,3 @@ def _show(transition: _Transition) -> str:
         f"manager.alter_hypertable(tablename={transition.tablename!r}, "
         f"old={transition.old!r}, new={transition.new!r}{last})"
     )
-
-
-def _indent(text: str) -> str:
-    return "\n".join(f"    {line}" for line in text.splitlines())
-
-
-def _choose_id(managers: Sequence[MigrationManager]) -> str:
-    """Now, in UTC, and after every other: files are applied in the order of their ids, whatever a clock said."""
-    now = datetime.datetime.now(datetime.UTC)
-    newest = max((manager.migration_id for manager in managers), default="")
-    if newest >= now.strftime("%Y-%m-%dT%H:%M:%S:%f"):
-        now = datetime.datetime.strptime(newest, "%Y-%m-%dT%H:%M:%S:%f").replace(tzinfo=datetime.UTC)
-        now += datetime.timedelta(microseconds=1)
-    return now.strftime("%Y-%m-%dT%H:%M:%S:%f")

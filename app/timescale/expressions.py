@@ -23,3 +23,17 @@ def find_columns(expression: str) -> set[str]:
     if any(value for name, value in first.args.items() if name != "expressions"):
         raise ExpressionError("it must be an expression alone, without FROM or any other clause")
     return {column.name for column in first.find_all(exp.Column)}
+
+
+def find_assigned(statement: str) -> set[str]:
+    """The columns that an UPDATE sets; none of any other statement, or of one that can't be read."""
+    import sqlglot  # noqa: PLC0415 - as above
+    from sqlglot import exp  # noqa: PLC0415 - as above
+
+    try:
+        update = sqlglot.parse_one(statement, dialect="postgres")
+    except sqlglot.errors.SqlglotError:
+        return set()
+    if not isinstance(update, exp.Update):
+        return set()
+    return {column.name for each in update.expressions for column in each.this.find_all(exp.Column)}

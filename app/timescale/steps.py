@@ -18,6 +18,7 @@ class Lock(Enum):
     """The strongest lock that a step takes on its table, and what waits for it meanwhile."""
 
     NONE = "no lock"
+    ROW_EXCLUSIVE = "ROW EXCLUSIVE (reads and writes go on, but for writes to the same rows)"
     SHARE_ROW_EXCLUSIVE = "SHARE ROW EXCLUSIVE (reads go on, writes wait)"
     ACCESS_EXCLUSIVE = "ACCESS EXCLUSIVE (reads and writes wait)"
     UNKNOWN = "a lock that AurumAI can't tell"

@@ -6,8 +6,6 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from sqlglot import exp
-
 _PARAMETER = re.compile(r"\$(\d+)")
 
 
@@ -55,5 +53,8 @@ class _NoTransaction:
 def _bind(query: str, arguments: tuple[Any, ...]) -> str:
     if not arguments:
         return query
+    # Only raw steps with arguments need it, and importing it takes a third of a second.
+    from sqlglot import exp  # noqa: PLC0415 - as said
+
     literals = [exp.convert(argument).sql("postgres") for argument in arguments]
     return _PARAMETER.sub(lambda match: literals[int(match[1]) - 1], query)

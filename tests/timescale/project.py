@@ -12,11 +12,13 @@ from piccolo.apps.migrations.tables import Migration
 from piccolo.conf.apps import AppConfig, AppRegistry
 from piccolo.table import Table
 
+from app.console import show_progress
 from app.engine import make_engine
 from app.migrations.runner import Terminal, apply_migrations, reverse_migrations
 from app.migrations.state import read_state
-from app.timescale.autogenerate import Draft, draft_migration
+from app.timescale.autogenerate import draft_migration
 from app.timescale.declared import find_hypertables
+from app.timescale.drafts import Draft
 from app.timescale.files import list_files
 from app.timescale.hypertable import Hypertable
 
@@ -38,6 +40,7 @@ class Project:
     def __init__(self, folder: Path, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
         self.folder = folder / "migrations"
         self.folder.mkdir()
+        self.url = url
         self.engine = make_engine(url, timescale="auto")
         self.app = AppConfig(app_name="app", migrations_folder_path=str(self.folder), table_classes=[])
         module: Any = types.ModuleType("project_app")
@@ -72,7 +75,7 @@ class Project:
     async def forwards(self) -> list[str]:
         """Applies what is pending, as invoke migrate does; returns what was said."""
         said: list[str] = []
-        await apply_migrations(self.engine, self.app, Terminal(said.append, said.append))
+        await apply_migrations(self.engine, self.app, Terminal(said.append, said.append, show_progress))
         return said
 
     async def backwards(self, migration_id: str) -> None:
@@ -83,7 +86,7 @@ class Project:
         finally:
             await connection.close()
         chosen = applied[-1:] if migration_id == "1" else [name for name in applied if name >= migration_id]
-        await reverse_migrations(self.engine, self.app, chosen, Terminal(print, print))
+        await reverse_migrations(self.engine, self.app, chosen, Terminal(print, print, show_progress))
 
     def forget_files(self) -> None:
         """Has the files read again, as another process would."""

@@ -12,6 +12,7 @@ from typing import Any
 import asyncpg
 import pytest
 
+from app.console import show_progress
 from app.errors import MigrationFailed, MigrationRefused
 from app.migrations import runner
 from app.migrations.runner import Terminal, apply_migrations
@@ -46,7 +47,7 @@ async def test_what_came_before_a_migration_that_fails_stays_and_the_rest_is_as_
     with pytest.raises(MigrationFailed) as failed:
         await project.forwards()
     assert str(failed.value) == (
-        f'{second} was refused, and the database is as it was before it: relation "two" already exists.'
+        f'{second} was refused by the database, and all is as it was before it: relation "two" already exists.'
     )
     assert await project.fetch(APPLIED) == [(first,)]
     assert await project.fetch("SELECT migration, event FROM migration_journal") == [(first, "applied")]
@@ -76,7 +77,9 @@ async def test_a_migration_gives_way_to_a_long_reader_and_comes_again(
         said.append(text)
         gave_way.set()
 
-    running = asyncio.create_task(apply_migrations(project.engine, project.app, Terminal(said.append, warn)))
+    running = asyncio.create_task(
+        apply_migrations(project.engine, project.app, Terminal(said.append, warn, show_progress))
+    )
     await gave_way.wait()
     # Everyone else goes on: nobody stands in a queue behind the migration.
     assert await asyncio.wait_for(project.fetch("SELECT count(*)::int FROM one"), 5) == [(0,)]
@@ -216,7 +219,9 @@ async def test_an_edited_file_is_named_until_it_is_put_back_or_accepted(project:
     with pytest.raises(MigrationRefused, match=f"^Edited since it was applied: {path.name}\\. .* add --accept-edited"):
         await project.forwards()
     said: list[str] = []
-    await apply_migrations(project.engine, project.app, Terminal(said.append, said.append), accept_edited=True)
+    await apply_migrations(
+        project.engine, project.app, Terminal(said.append, said.append, show_progress), accept_edited=True
+    )
     await project.forwards()
     path.write_bytes(kept)
     with pytest.raises(MigrationRefused, match=f"^Edited since it was applied: {path.name}"):

@@ -1,0 +1,223 @@
+"""Data migrations: files that change rows and no schema, batch by batch, each batch a short transaction of its own.
+
+How far it is stands in the table `migration_progress`, written with each batch, so one that is cut off goes on from
+there. The table is there only as long as a data migration is under way.
+
+Migration files import DataMigrationManager: its module path must never change.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from app.engine import Engine
+from app.errors import MigrationRefused
+from app.timescale.expressions import find_assigned
+from app.timescale.journal import LOCK, Event, is_done, write_entry
+from app.timescale.manager import TimescaleMigrationManager, find_engine, set_lock_timeout
+from app.timescale.steps import Lock, Step, describe_step
+
+BATCH = "{batch}"
+
+_CREATE = """
+CREATE TABLE IF NOT EXISTS migration_progress (
+  migration text PRIMARY KEY, event text NOT NULL, move int NOT NULL, position text NOT NULL, rows_done bigint NOT NULL
+)
+"""
+
+
+@dataclass(frozen=True)
+class Move:
+    """`forwards` and `backwards` are statements on the rows of `table` that `{batch}` selects, `rows` at a time."""
+
+    table: str
+    key: tuple[str, ...]
+    forwards: str
+    backwards: str
+    rows: int
+
+    @property
+    def _columns(self) -> str:
+        return ", ".join(f'"{column}"' for column in self.key)
+
+    @property
+    def first_query(self) -> str:
+        """Finds the position of the first row."""
+        return f'SELECT {self._position} FROM "{self.table}" ORDER BY {self._columns} LIMIT 1'
+
+    def next_query(self, position: str) -> str:
+        """Finds the position that is a batch further; none where less than a batch is left."""
+        return (
+            f'SELECT {self._position} FROM "{self.table}" WHERE ({self._columns}) > {position} '
+            f"ORDER BY {self._columns} OFFSET {self.rows - 1} LIMIT 1"
+        )
+
+    def fill(self, statement: str, first: str, until: str | None) -> str:
+        """The statement for the rows from one position up to another, or to the end."""
+        bounds = [f"({self._columns}) >= {first}", *([f"({self._columns}) < {until}"] if until else [])]
+        return statement.replace(BATCH, " AND ".join(bounds))
+
+    @property
+    def _position(self) -> str:
+        """A row of literals, which take the types of the columns that they're compared with."""
+        literals = ", ".join("%L" for _ in self.key)
+        return f"format('({literals})', {self._columns})"
+
+    def make_loop(self, statement: str) -> str:
+        """One statement that does all of it in SQL, a transaction a batch, for where no Python runs."""
+        upto, rest = (self.fill(statement, "{first}", until) for until in ("{next}", None))
+        return f"""DO $aurum$
+DECLARE
+  first text;
+  next text;
+BEGIN
+  {self.first_query.replace(" FROM ", " INTO first FROM ", 1)};
+  WHILE first IS NOT NULL LOOP
+    EXECUTE replace($query${self.next_query("{first}")}$query$, '{{first}}', first) INTO next;
+    IF next IS NULL THEN
+      EXECUTE replace($query${rest}$query$, '{{first}}', first);
+    ELSE
+      EXECUTE replace(replace($query${upto}$query$, '{{first}}', first), '{{next}}', next);
+    END IF;
+    COMMIT;
+    first := next;
+  END LOOP;
+END
+$aurum$"""
+
+
+class DataMigrationManager(TimescaleMigrationManager):
+    """One data migration. `on_progress` is told how many rows are done, of about how many."""
+
+    def __init__(self, migration_id: str, app_name: str, description: str) -> None:
+        super().__init__(migration_id=migration_id, app_name=app_name, description=description)
+        self.wrap_in_transaction = False
+        self.moves: list[Move] = []
+        self.on_progress: Callable[[int, int], None] = lambda *_: None
+
+    def move_rows(self, table: str, key: tuple[str, ...], forwards: str, backwards: str, *, rows: int = 10_000) -> None:
+        """Walks over a table in the order of `key`, NOT NULL columns with an index, `rows` at a time.
+
+        Each statement has `{batch}` in its WHERE and must bear to be run twice; an empty `backwards` leaves the rows as they
+        are. Rows that come in meanwhile behind the walk are not seen: let the code write them as they should be first.
+        """
+        for name, statement in (("forwards", forwards), ("backwards", backwards)):
+            if statement and BATCH not in statement:
+                raise MigrationRefused(f"{name} of the move over {table} must have {BATCH} in its WHERE: {statement}")
+            if changed := sorted(find_assigned(statement.replace(BATCH, "true")) & set(key)):
+                raise MigrationRefused(
+                    f"{name} of the move over {table} changes {', '.join(changed)}, by which it walks: rows would come up "
+                    "again, or never."
+                )
+        if not key or rows < 1:
+            raise MigrationRefused(f"The move over {table} needs key columns and at least one row a batch.")
+        self.moves.append(Move(table, key, forwards, backwards, rows))
+
+    async def run(self, backwards: bool = False) -> None:
+        """Runs what is left of it, unless it is done already; with Piccolo's --preview, shows it."""
+        if self.preview:
+            for step in await self.list_steps(backwards=backwards):
+                print(f"\n{describe_step(step)}\n{step.sql};")  # noqa: T201 - Piccolo's preview prints
+            return
+        if self.raw or self.raw_backwards or await super().list_steps() or await super().list_steps(backwards=True):
+            raise MigrationRefused(
+                f"The data migration {self.migration_id} changes the schema as well: make two migrations of it."
+            )
+        event = Event.REVERSED if backwards else Event.APPLIED
+        began = time.monotonic()
+        async with _connect(find_engine()) as connection:
+            if await is_done(connection, self.migration_id, event):
+                # Piccolo, which is still to record it, may have done so in another process that we waited for.
+                await connection.execute("DELETE FROM migration WHERE name = $1", self.migration_id)
+                return
+            await self._require_keys(connection)
+            await self._walk_all(connection, event)
+            async with connection.transaction():
+                took = timedelta(seconds=time.monotonic() - began)
+                await write_entry(connection, self.migration_id, event, self._compute_checksum(), took)
+                await connection.execute("DROP TABLE IF EXISTS migration_progress")
+
+    async def rehearse(self, engine: Engine) -> None:
+        """Nothing: it makes no schema."""
+
+    async def list_steps(self, *, backwards: bool = False) -> list[Step]:
+        """A statement for each move that does all of it by itself, in batches as `run` does."""
+        return [
+            Step(move.make_loop(statement), move.table, Lock.ROW_EXCLUSIVE, transactional=False, moves_data=True)
+            for move, statement in self._choose(backwards)
+        ]
+
+    def _choose(self, backwards: bool) -> list[tuple[Move, str]]:
+        if backwards:
+            return [(move, move.backwards) for move in reversed(self.moves) if move.backwards]
+        return [(move, move.forwards) for move in self.moves]
+
+    async def _require_keys(self, connection: Any) -> None:
+        for move in self.moves:
+            known = await connection.fetch(
+                "SELECT attname FROM pg_attribute WHERE attrelid = to_regclass(quote_ident($1)) AND attnotnull "
+                "AND NOT attisdropped",
+                move.table,
+            )
+            if missing := set(move.key) - {row["attname"] for row in known}:
+                raise MigrationRefused(
+                    f"The data migration {self.migration_id} walks over {move.table} by {', '.join(sorted(missing))}, "
+                    "which must be there and NOT NULL."
+                )
+
+    async def _walk_all(self, connection: Any, event: Event) -> None:
+        await connection.execute(_CREATE)
+        stored = await connection.fetchrow(
+            "SELECT move, position, rows_done FROM migration_progress WHERE migration = $1 AND event = $2",
+            self.migration_id,
+            event.value,
+        )
+        for number, (move, statement) in enumerate(self._choose(event is Event.REVERSED)):
+            if stored is not None and number < stored["move"]:
+                continue
+            resumed = stored is not None and number == stored["move"]
+            position = (resumed and stored["position"]) or await connection.fetchval(move.first_query)
+            done = stored["rows_done"] if resumed else 0
+            total = await connection.fetchval(f'SELECT count(*) FROM "{move.table}"')
+            while position is not None:
+                position = await self._walk_once(connection, event, number, move, statement, position, done)
+                done = total if position is None else done + move.rows
+                self.on_progress(min(done, total), total)
+
+    async def _walk_once(
+        self, connection: Any, event: Event, number: int, move: Move, statement: str, position: str, done: int
+    ) -> str | None:
+        """Changes the rows of one batch and says so in the same transaction; returns where the next one begins."""
+        async with connection.transaction():
+            await set_lock_timeout(connection)
+            following: str | None = await connection.fetchval(move.next_query(position))
+            await connection.execute(move.fill(statement, position, following))
+            await connection.execute(
+                "INSERT INTO migration_progress VALUES ($1, $2, $3, $4, $5) ON CONFLICT (migration) DO UPDATE "
+                "SET event = EXCLUDED.event, move = EXCLUDED.move, position = EXCLUDED.position, rows_done = EXCLUDED.rows_done",
+                self.migration_id,
+                event.value,
+                number + (following is None),
+                following or "",
+                0 if following is None else done + move.rows,
+            )
+        return following
+
+
+@asynccontextmanager
+async def _connect(engine: Engine) -> AsyncIterator[Any]:
+    """The connection of the runner, which has the lock of the migrations; without one, a connection that takes it."""
+    if engine.held is not None:
+        yield engine.held
+        return
+    connection: Any = await engine.get_new_connection()
+    try:
+        await connection.execute(f"SELECT pg_advisory_lock({LOCK})")
+        yield connection
+    finally:
+        await connection.close()
