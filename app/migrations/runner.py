@@ -27,7 +27,7 @@ from app.migrations.watch import describe_session, watch
 from app.timescale.autogenerate import read_hypertables
 from app.timescale.files import find_folder, load_manager, load_managers, load_modules
 from app.timescale.journal import LOCK, name_user
-from app.timescale.leftovers import record_steps, run_leftovers
+from app.timescale.leftovers import find_leftovers, record_steps, run_leftovers
 from app.timescale.manager import TimescaleMigrationManager, set_lock_timeout
 from app.timescale.moves import DataMigrationManager
 from app.timescale.statements import ENABLE_TIMESCALE
@@ -83,7 +83,9 @@ async def reverse_migrations(engine: Engine, app: AppConfig, migration_ids: Sequ
     """Reverses these migrations, the newest first. Raises MigrationFailed; what was reversed before that stays so."""
     modules = load_modules(app)
     async with _run_alone(engine, app, terminal) as connection:
-        await _finish(connection)
+        # What is left of those that go needn't be done, and may be why they go.
+        if await find_leftovers(connection) - set(migration_ids):
+            await _finish(connection)
         state = await read_state(connection, tuple(modules))
         for migration_id in sorted(set(migration_ids) & set(state.applied), reverse=True):
             await _run_one(engine, app, connection, migration_id, modules[migration_id], terminal, backwards=True)

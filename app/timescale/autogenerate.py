@@ -6,11 +6,11 @@ where Piccolo would write something else than what was meant, saying what to do 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 from io import StringIO
-from typing import Any
+from typing import Any, TypeVar
 
 from piccolo.apps.migrations.auto.diffable_table import DiffableTable
 from piccolo.apps.migrations.auto.migration_manager import MigrationManager
@@ -19,13 +19,16 @@ from piccolo.apps.migrations.auto.schema_snapshot import SchemaSnapshot
 from piccolo.conf.apps import AppConfig
 
 from app.errors import MigrationRefused
-from app.timescale.declared import find_hypertables
+from app.timescale.declared import find_hypertables, find_indexes
 from app.timescale.drafts import Draft, make_draft
 from app.timescale.expressions import find_columns
 from app.timescale.files import load_managers
 from app.timescale.hypertable import Hypertable
-from app.timescale.manager import TimescaleMigrationManager
+from app.timescale.indexes import Index
+from app.timescale.manager import IndexChange, TimescaleMigrationManager
 from app.timescale.moves import DataMigrationManager
+
+Declaration = TypeVar("Declaration")
 
 # What is commented out in a new data migration.
 EXAMPLE = """
@@ -49,9 +52,10 @@ async def draft_migration(app: AppConfig, description: str, *, renames: bool | N
     piccolo = await _try_out(statements)
     known, wanted = read_hypertables(managers), find_hypertables(app.table_classes)
     transitions = list(_diff_hypertables(known, wanted, piccolo))
-    if not any(each.statements for each in statements) and not transitions:
+    changes = list(_diff_indexes(read_indexes(managers), find_indexes(app.table_classes), wanted, piccolo))
+    if not any(each.statements for each in statements) and not transitions and not changes:
         return None
-    return _write(app, managers, description, statements, transitions)
+    return _write(app, managers, description, statements, transitions, changes)
 
 
 async def draft_empty(app: AppConfig, description: str) -> Draft:
@@ -66,18 +70,33 @@ async def draft_data(app: AppConfig, description: str) -> Draft:
 
 def read_hypertables(managers: Iterable[MigrationManager]) -> dict[str, Hypertable]:
     """What the migrations, in their order, say of hypertables: by table name."""
-    found: dict[str, Hypertable] = {}
+    return _follow(
+        managers, lambda manager: ((transition.tablename, transition.new) for transition in manager.transitions)
+    )
+
+
+def read_indexes(managers: Iterable[MigrationManager]) -> dict[str, tuple[Index, ...]]:
+    """What the migrations, in their order, say of declared indexes: by table name."""
+    return _follow(managers, lambda manager: ((change.tablename, change.new) for change in manager.index_changes))
+
+
+def _follow(
+    managers: Iterable[MigrationManager],
+    read: Callable[[TimescaleMigrationManager], Iterable[tuple[str, Declaration | None]]],
+) -> dict[str, Declaration]:
+    """What was last said of each table, which may get another name or go."""
+    found: dict[str, Declaration] = {}
     for manager in managers:
         for renamed in manager.rename_tables:
             if renamed.old_tablename in found:
                 found[renamed.new_tablename] = found.pop(renamed.old_tablename)
         for dropped in manager.drop_tables:
             found.pop(dropped.tablename, None)
-        for transition in manager.transitions if isinstance(manager, TimescaleMigrationManager) else ():
-            if transition.new is None:
-                found.pop(transition.tablename, None)
+        for tablename, declared in read(manager) if isinstance(manager, TimescaleMigrationManager) else ():
+            if declared:
+                found[tablename] = declared
             else:
-                found[transition.tablename] = transition.new
+                found.pop(tablename, None)
     return found
 
 
@@ -194,6 +213,20 @@ def _diff_hypertables(
             yield _Transition(name, old, new)
 
 
+def _diff_indexes(
+    known: dict[str, tuple[Index, ...]],
+    wanted: dict[str, tuple[Index, ...]],
+    hypertables: dict[str, Hypertable],
+    piccolo: MigrationManager,
+) -> Iterable[IndexChange]:
+    renamed = {each.old_tablename: each.new_tablename for each in piccolo.rename_tables}
+    known = {renamed.get(name, name): declared for name, declared in known.items()}
+    for name in sorted(known.keys() | wanted.keys()):
+        old, new = known.get(name, ()), wanted.get(name, ())
+        if set(old) != set(new):
+            yield IndexChange(name, old, new, name in hypertables)
+
+
 def _find_changed_columns(table: str, piccolo: MigrationManager) -> set[str]:
     """The columns whose type changes, or that go."""
     changed = {
@@ -226,6 +259,7 @@ def _write(
     description: str,
     statements: Sequence[AlterStatements],
     transitions: Sequence[_Transition],
+    changes: Sequence[IndexChange],
 ) -> Draft:
     imports = {repr(item) for each in statements for item in each.extra_imports}
     definitions = {repr(item) for each in statements for item in each.extra_definitions}
@@ -237,10 +271,17 @@ def _write(
         ]
         if names:
             imports.add(f"from app.timescale.hypertable import {', '.join(names)}")
+    if changes:
+        imports.add("from app.timescale.indexes import Index")
     body = [
         *(_show(transition) for transition in transitions if transition.first),
         *(line for each in statements for line in each.statements),
         *(_show(transition) for transition in transitions if not transition.first),
+        *(
+            f"manager.alter_indexes(tablename={change.tablename!r}, old={change.old!r}, new={change.new!r}, "
+            f"hypertable={change.hypertable!r})"
+            for change in changes
+        ),
     ]
     return make_draft(app, managers, description, TimescaleMigrationManager, body, imports, definitions)
 

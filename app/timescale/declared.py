@@ -1,4 +1,4 @@
-"""The mixin of every table of ours: takes `hypertable=`, and refuses at import what can't work.
+"""The mixin of every table of ours: takes `hypertable=` and `indexes=`, and refuses at import what can't work.
 
 class RawMeasurement(Declared, CompositeKey, Table, tablename="raw_measurements", hypertable=Hypertable(...)):
 """
@@ -16,6 +16,7 @@ from piccolo.table import Table
 
 from app.timescale.expressions import ExpressionError, find_columns
 from app.timescale.hypertable import Compression, ContinuousAggregate, DeclarationError, Hypertable
+from app.timescale.indexes import Index
 
 LONGEST_NAME = 63  # PostgreSQL cuts off what is longer
 SHORTEST_CHUNK = timedelta(minutes=1)
@@ -28,12 +29,18 @@ class Declared:
     """Mixed in before Table. Raises DeclarationError, with every reason, when the class is made."""
 
     hypertable: ClassVar[Hypertable | None] = None
+    declared_indexes: ClassVar[tuple[Index, ...]] = ()  # Piccolo has a method `indexes`
 
-    def __init_subclass__(cls, hypertable: Hypertable | None = None, **options: Any) -> None:
+    def __init_subclass__(
+        cls, hypertable: Hypertable | None = None, indexes: tuple[Index, ...] = (), **options: Any
+    ) -> None:
         super().__init_subclass__(**options)
         cls.hypertable = hypertable
+        cls.declared_indexes = indexes
         table = cast("type[Table]", cls)
         problems = list(_find_reference_problems(table))
+        for index in indexes:
+            problems.extend(f"index {index.name}: {it}" for it in _find_index_problems(table, hypertable, index))
         if hypertable is not None:
             problems.extend(_find_problems(table, hypertable))
         if problems:
@@ -49,6 +56,42 @@ def get_hypertable(table: type[Table]) -> Hypertable | None:
 def find_hypertables(tables: Iterable[type[Table]]) -> dict[str, Hypertable]:
     """The declarations by table name, for the tables that have one."""
     return {table._meta.tablename: declared for table in tables if (declared := get_hypertable(table)) is not None}
+
+
+def find_indexes(tables: Iterable[type[Table]]) -> dict[str, tuple[Index, ...]]:
+    """The declared indexes by table name, for the tables that have some. Raises DeclarationError when two share a name."""
+    found = {
+        table._meta.tablename: declared for table in tables if (declared := getattr(table, "declared_indexes", ()))
+    }
+    names = [index.name for declared in found.values() for index in declared]
+    if doubled := sorted({name for name in names if names.count(name) > 1}):
+        raise DeclarationError(f"Two indexes are named {doubled[0]}: a name stands for one in the whole schema.")
+    return found
+
+
+def _find_index_problems(table: type[Table], hypertable: Hypertable | None, index: Index) -> Iterator[str]:
+    columns = {column._meta.db_column_name for column in table._meta.columns}
+    if not _NAME.match(index.name) or len(index.name) > LONGEST_NAME:
+        yield f"it needs a name of up to {LONGEST_NAME} of a-z, 0-9 and _"
+    if not _NAME.match(index.method):
+        yield f'"{index.method}" is no method: say btree, gin, gist, brin or hash'
+    named = []
+    for term in index.columns:
+        match = _ORDER.match(term)
+        if match is None:
+            yield f'it can\'t order by "{term}": say a column, and then ASC or DESC'
+        else:
+            named.append(match.group(1))
+    if not index.columns:
+        yield "it has no columns"
+    try:
+        used = {*named, *(find_columns(index.where) if index.where else ())}
+    except ExpressionError as error:
+        yield f"its condition can't be read: {error}"
+    else:
+        yield from (f"there is no column {name}" for name in sorted(used - columns))
+    if index.unique and hypertable is not None and hypertable.time_column not in named:
+        yield f"a unique one of a hypertable holds the time column {hypertable.time_column}"
 
 
 def _find_reference_problems(table: type[Table]) -> Iterator[str]:

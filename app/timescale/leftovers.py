@@ -14,7 +14,7 @@ from app.timescale.steps import Needs, Step
 
 CREATE_STEPS = (
     "CREATE TABLE IF NOT EXISTS migration_step "
-    "(id bigserial PRIMARY KEY, migration text NOT NULL, statement text NOT NULL, query text)"
+    "(id bigserial PRIMARY KEY, migration text NOT NULL, statement text NOT NULL, query text, cleanup text)"
 )
 
 _COMMUNITY = """
@@ -32,14 +32,21 @@ async def record_steps(connection: Any, migration_id: str, steps: Sequence[Step]
         return
     await connection.execute(CREATE_STEPS)
     await connection.executemany(
-        "INSERT INTO migration_step (migration, statement, query) VALUES ($1, $2, $3)",
-        [(migration_id, step.sql, step.values) for step in chosen],
+        "INSERT INTO migration_step (migration, statement, query, cleanup) VALUES ($1, $2, $3, $4)",
+        [(migration_id, step.sql, step.values, step.cleanup) for step in chosen],
     )
 
 
 async def has_leftovers(connection: Any) -> bool:
     """Whether there is, or just was, something left to do."""
     return bool(await connection.fetchval("SELECT to_regclass('migration_step') IS NOT NULL"))
+
+
+async def find_leftovers(connection: Any) -> set[str]:
+    """The migrations that have something left to do."""
+    if not await has_leftovers(connection):
+        return set()
+    return {row["migration"] for row in await connection.fetch("SELECT DISTINCT migration FROM migration_step")}
 
 
 async def run_leftovers(connection: Any) -> None:
@@ -52,10 +59,12 @@ async def run_leftovers(connection: Any) -> None:
     await connection.execute(f"SELECT pg_advisory_lock({LOCK})")
     try:
         while await has_leftovers(connection):
-            row = await connection.fetchrow("SELECT id, statement, query FROM migration_step ORDER BY id LIMIT 1")
+            row = await connection.fetchrow("SELECT * FROM migration_step ORDER BY id LIMIT 1")
             if row is None:
                 await connection.execute("DROP TABLE migration_step")
                 return
+            if row["cleanup"] is not None:
+                await connection.execute(row["cleanup"])
             await _run_step(connection, row["statement"], row["query"])
             await connection.execute("DELETE FROM migration_step WHERE id = $1", row["id"])
     finally:

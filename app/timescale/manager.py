@@ -25,6 +25,7 @@ from app.engine import Engine
 from app.errors import MigrationRefused
 from app.timescale.files import compute_checksum, find_folder, list_files
 from app.timescale.hypertable import Hypertable
+from app.timescale.indexes import Index, plan_indexes
 from app.timescale.journal import LOCK, Event, is_done, write_entry
 from app.timescale.leftovers import record_steps, run_leftovers
 from app.timescale.locks import describe_statement
@@ -47,12 +48,23 @@ class Transition:
     first: bool
 
 
+@dataclass(frozen=True)
+class IndexChange:
+    """The indexes that a table had and gets; `hypertable` says what it's declared to be."""
+
+    tablename: str
+    old: tuple[Index, ...]
+    new: tuple[Index, ...]
+    hypertable: bool
+
+
 class TimescaleMigrationManager(MigrationManager):
     """One migration."""
 
     def __init__(self, migration_id: str, app_name: str, description: str) -> None:
         super().__init__(migration_id=migration_id, app_name=app_name, description=description)
         self.transitions: list[Transition] = []
+        self.index_changes: list[IndexChange] = []
         self.afterwards: list[tuple[str, str]] = []
         self._enables_timescale = False
 
@@ -65,6 +77,12 @@ class TimescaleMigrationManager(MigrationManager):
     ) -> None:
         """Makes a table that is as `old` says (None: a plain one) as `new` says."""
         self.transitions.append(Transition(tablename, old, new, first))
+
+    def alter_indexes(
+        self, tablename: str, old: tuple[Index, ...], new: tuple[Index, ...], *, hypertable: bool = False
+    ) -> None:
+        """Gives a table that has the declared indexes `old` those of `new`."""
+        self.index_changes.append(IndexChange(tablename, old, new, hypertable))
 
     def run_after_commit(self, forwards: str, backwards: str) -> None:
         """One statement each that can't run in a transaction, such as CREATE INDEX CONCURRENTLY.
@@ -101,7 +119,7 @@ class TimescaleMigrationManager(MigrationManager):
 
     async def rehearse(self, engine: Engine) -> None:
         """Runs the migration forwards in the transaction that is open, but for the extension and what comes after."""
-        before, after = self._plan(backwards=False)
+        before, after = self._plan(backwards=False, rehearsed=True)
         await _run_all(engine, before)
         await super().run()
         await _run_all(engine, after)
@@ -142,10 +160,21 @@ class TimescaleMigrationManager(MigrationManager):
         )
         return [*planned, *(describe_statement(sql, transactional=False) for sql in statements)]
 
-    def _plan(self, *, backwards: bool) -> tuple[list[Step], list[Step]]:
+    def _plan(self, *, backwards: bool, rehearsed: bool = False) -> tuple[list[Step], list[Step]]:
         """The steps of the transitions before and after Piccolo's operations."""
         first, last = (list(self._plan_side(backwards, first=first)) for first in (True, False))
-        return (last, first) if backwards else (first, last)
+        before, after = (last, first) if backwards else (first, last)
+        return before, [*after, *self._plan_indexes(backwards, rehearsed)]
+
+    def _plan_indexes(self, backwards: bool, rehearsed: bool) -> Iterator[Step]:
+        made, gone = ({table.tablename for table in tables} for tables in (self.add_tables, self.drop_tables))
+        if backwards:
+            made, gone = gone, made
+        for change in self.index_changes:
+            old, new = (change.new, change.old) if backwards else (change.old, change.new)
+            if change.tablename not in gone:
+                busy = change.tablename not in made and not rehearsed
+                yield from plan_indexes(change.tablename, old, new, hypertable=change.hypertable, busy=busy)
 
     def _plan_side(self, backwards: bool, *, first: bool) -> Iterator[Step]:
         gone = {table.tablename for table in (self.add_tables if backwards else self.drop_tables)}

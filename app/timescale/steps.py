@@ -19,6 +19,8 @@ class Lock(Enum):
 
     NONE = "no lock"
     ROW_EXCLUSIVE = "ROW EXCLUSIVE (reads and writes go on, but for writes to the same rows)"
+    SHARE_UPDATE_EXCLUSIVE = "SHARE UPDATE EXCLUSIVE (reads and writes go on)"
+    SHARE = "SHARE (reads go on, writes wait)"
     SHARE_ROW_EXCLUSIVE = "SHARE ROW EXCLUSIVE (reads go on, writes wait)"
     ACCESS_EXCLUSIVE = "ACCESS EXCLUSIVE (reads and writes wait)"
     UNKNOWN = "a lock that AurumAI can't tell"
@@ -29,8 +31,9 @@ class Step:
     """`sql` is one statement without a semicolon at its end.
 
     `table` is what `lock` is taken on. `moves_data` says that its time grows with the rows of the table. A step that isn't
-    `transactional` runs by itself after those that are; where `values` is given, a query of one row of SQL literals, they
-    stand in `sql` under their names as :name, and without a row there is nothing to do.
+    `transactional` runs by itself after those that are; where `values` is given, a query of one row of SQL texts, they
+    stand in `sql` under their names as :name, and without a row there is nothing to do. `cleanup` is run before it each time:
+    it takes away what an attempt that was cut off has left.
     """
 
     sql: str
@@ -40,6 +43,7 @@ class Step:
     transactional: bool = True
     moves_data: bool = False
     values: str | None = None
+    cleanup: str | None = None
 
 
 def describe_step(step: Step) -> str:

@@ -1,0 +1,100 @@
+"""Indexes that Piccolo can't declare: over several columns, in an order, of some rows only; and the steps that make them.
+
+On a table that is there already they are built without stopping its writers: CONCURRENTLY, which TimescaleDB has not for
+hypertables, and there a transaction for each chunk. Neither can be in the migration's own transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+
+from app.timescale.steps import Lock, Step
+
+
+@dataclass(frozen=True)
+class Index:
+    """`columns` are terms like "created_at DESC"; `where` an SQL condition on the rows that it holds.
+
+    A `unique` one of a hypertable holds its time column.
+    """
+
+    name: str
+    columns: tuple[str, ...]
+    where: str | None = None
+    unique: bool = False
+    method: str = "btree"
+
+
+def plan_indexes(
+    table: str, old: Collection[Index], new: Collection[Index], *, hypertable: bool, busy: bool
+) -> list[Step]:
+    """The steps that take a table from some indexes to others.
+
+    `hypertable` says what it's declared to be; a table that isn't `busy` is empty and seen by nobody else: the same
+    transaction has made it.
+    """
+    gone = [index for index in old if index not in new]
+    come = [index for index in new if index not in old]
+    if busy:
+        return [
+            *(_drop(table, index) for index in gone),
+            *(each for it in come for each in _build(table, it, hypertable)),
+        ]
+    return [
+        *(Step(f'DROP INDEX "{index.name}"', table, Lock.ACCESS_EXCLUSIVE) for index in gone),
+        *(Step(_create(table, index, head=f"CREATE {_kind(index)}"), table, Lock.SHARE) for index in come),
+    ]
+
+
+def _kind(index: Index) -> str:
+    return "UNIQUE INDEX" if index.unique else "INDEX"
+
+
+def _drop(table: str, index: Index) -> Step:
+    return Step(
+        f'DROP INDEX :concurrently IF EXISTS "{index.name}"',
+        table,
+        Lock.SHARE_UPDATE_EXCLUSIVE,
+        transactional=False,
+        values=_ways(table),
+    )
+
+
+def _build(table: str, index: Index, hypertable: bool) -> Iterator[Step]:
+    if index.unique and hypertable:
+        # A transaction for each chunk can't see to it that all of them together are unique.
+        yield Step(_create(table, index, head="CREATE UNIQUE INDEX IF NOT EXISTS"), table, Lock.SHARE, moves_data=True)
+        return
+    yield Step(
+        _create(table, index, head=f"CREATE {_kind(index)} :concurrently IF NOT EXISTS", options=" :options"),
+        table,
+        Lock.SHARE_UPDATE_EXCLUSIVE,
+        transactional=False,
+        moves_data=True,
+        values=_ways(table),
+        cleanup=f"""DO $aurum$
+BEGIN
+  IF EXISTS (SELECT FROM pg_index WHERE indexrelid = to_regclass('"{index.name}"') AND NOT indisvalid) THEN
+    DROP INDEX "{index.name}";
+  END IF;
+END
+$aurum$""",
+    )
+
+
+def _create(table: str, index: Index, *, head: str, options: str = "") -> str:
+    condition = f" WHERE {index.where}" if index.where else ""
+    columns = ", ".join(index.columns)
+    return f'{head} "{index.name}" ON "{table}" USING {index.method} ({columns}){options}{condition}'
+
+
+def _ways(table: str) -> str:
+    """How an index is built here, by what the table is when it comes to it. The view of hypertables isn't on every server."""
+    look = f"SELECT 1 AS n FROM timescaledb_information.hypertables WHERE hypertable_schema = current_schema() AND hypertable_name = '{table}'"
+    quoted = look.replace("'", "''")
+    return f"""
+SELECT CASE WHEN cut THEN '' ELSE 'CONCURRENTLY' END AS concurrently,
+       CASE WHEN cut THEN 'WITH (timescaledb.transaction_per_chunk)' ELSE '' END AS options
+FROM (SELECT CASE WHEN to_regclass('timescaledb_information.hypertables') IS NULL THEN false
+             ELSE query_to_xml('{quoted}', true, false, '')::text LIKE '%<n>%' END AS cut) AS asked""".strip()
