@@ -69,8 +69,9 @@ def open_server(settings: Settings) -> Iterator[str]:
     if settings.database_url is not None:
         yield settings.database_url
         return
-    with open_embedded(settings.data_dir, settings.pg_bin, progress=say) as server:
-        say(server.description)
+    # Which server it is is said beside the output, which may be for a program.
+    with open_embedded(settings.data_dir, settings.pg_bin, progress=complain) as server:
+        complain(server.description)
         yield server.dsn
 
 

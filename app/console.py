@@ -26,7 +26,7 @@ def say(text: str) -> None:
 
 
 def complain(text: str) -> None:
-    """One line about what went wrong, on standard error."""
+    """One line about what went wrong, or is good to know beside the output, on standard error."""
     print(text, file=sys.stderr, flush=True)  # noqa: T201 - a command line prints
 
 

@@ -31,7 +31,8 @@ async def test_piccolo_s_own_commands_serve_the_embedded_server_too(tmp_path: Pa
     assert forwards.returncode == 0, forwards.stderr
     await asyncio.to_thread(wait_until_gone, data_dir, 5)
     current = await asyncio.to_thread(run, data_dir, "invoke", "migrate-current")
-    assert current.stdout.splitlines()[-1] == list_migrations()[-1]
+    assert current.stdout == f"{list_migrations()[-1]}\n"
+    assert current.stderr.startswith("Embedded PostgreSQL ")
     await asyncio.to_thread(wait_until_gone, data_dir, 5)
 
 
