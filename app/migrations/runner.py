@@ -190,6 +190,11 @@ async def _try_once(
             await run()
         except (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError) as error:
             return "; ".join(watched.blockers) or describe_error(error)
+        except (*UNREACHABLE, asyncpg.InterfaceError) as error:
+            raise MigrationFailed(
+                f"The connection to the database was lost during {name}, which is done wholly or not at all: run this again "
+                "to see, and to go on."
+            ) from error
         except asyncpg.PostgresError as error:
             raise MigrationFailed(f"{name} was refused by the database, {outcome}: {describe_error(error)}.") from error
     return None

@@ -6,6 +6,8 @@ import asyncio
 import json
 import signal
 import subprocess
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -282,26 +284,65 @@ async def test_a_statement_after_the_transaction_runs_by_itself_and_again_when_i
     assert await project.fetch(index) == [(None, None)]
 
 
-async def test_a_run_that_is_killed_leaves_the_lock_and_the_database_to_the_next(empty_database_url: str) -> None:
-    blocker = await asyncpg.connect(empty_database_url)
+RUNNING = (
+    "SELECT {} FROM pg_stat_activity WHERE datname = current_database() "
+    "AND application_name LIKE 'migrations of %' AND wait_event_type = 'Lock'"
+)
+
+
+@asynccontextmanager
+async def run_blocked(url: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    """A run in the middle of its first migration, which waits there until the block ends."""
+    blocker = await asyncpg.connect(url)
     try:
         await blocker.execute("BEGIN; CREATE TABLE migration (id serial PRIMARY KEY)")
         process = await asyncio.create_subprocess_exec(
-            find_program("invoke"), "migrate", cwd=ROOT, env=make_environ(DATABASE_URL=empty_database_url)
+            find_program("invoke"),
+            "migrate",
+            cwd=ROOT,
+            env=make_environ(DATABASE_URL=url),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
         )
-        waiting = (
-            "SELECT count(*)::int FROM pg_stat_activity WHERE datname = current_database() "
-            "AND application_name LIKE 'migrations of %' AND wait_event_type = 'Lock'"
-        )
-        while await fetch(empty_database_url, waiting) != [(1,)]:  # noqa: ASYNC110 - the server has no event for it
+        while await fetch(url, RUNNING.format("count(*)::int")) != [(1,)]:  # noqa: ASYNC110 - the server has no event for it
             await asyncio.sleep(0.05)
-        process.send_signal(signal.SIGKILL)
-        await process.wait()
+        yield process
     finally:
         await blocker.close()
-    done = await asyncio.to_thread(run_command, "invoke", "migrate", database_url=empty_database_url)
+
+
+async def finish(url: str) -> None:
+    done = await asyncio.to_thread(run_command, "invoke", "migrate", database_url=url)
     assert done.returncode == 0, done.stderr
-    assert await fetch(empty_database_url, APPLIED) == [(name,) for name in list_migrations()]
+    assert await fetch(url, APPLIED) == [(name,) for name in list_migrations()]
+
+
+async def test_a_run_that_is_killed_leaves_the_lock_and_the_database_to_the_next(empty_database_url: str) -> None:
+    async with run_blocked(empty_database_url) as process:
+        process.send_signal(signal.SIGKILL)
+        await process.wait()
+    await finish(empty_database_url)
+
+
+async def test_a_run_that_is_interrupted_ends_at_once_and_without_a_trace(empty_database_url: str) -> None:
+    async with run_blocked(empty_database_url) as process:
+        process.send_signal(signal.SIGINT)
+        out, err = await asyncio.wait_for(process.communicate(), 10)
+        assert (process.returncode, out, err) == (128 + signal.SIGINT, b"", b"")
+        assert await fetch(empty_database_url, RUNNING.format("pid")) == []
+    await finish(empty_database_url)
+
+
+async def test_a_run_that_loses_its_connection_does_not_claim_to_know_the_outcome(empty_database_url: str) -> None:
+    async with run_blocked(empty_database_url) as process:
+        await fetch(empty_database_url, RUNNING.format("pg_terminate_backend(pid)"))
+        _, err = await asyncio.wait_for(process.communicate(), 30)
+        assert process.returncode == 1
+        assert err.decode() == (
+            f"MIGRATION_FAILED: The connection to the database was lost during {list_migrations()[0]}, which is done wholly or "
+            "not at all: run this again to see, and to go on.\n"
+        )
+    await finish(empty_database_url)
 
 
 async def test_a_read_only_server_and_a_role_without_rights_are_told_apart(server_url: str) -> None:
