@@ -11,17 +11,20 @@ import logging
 import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import Any
 
 from litestar import Litestar
 from litestar.exceptions import HTTPException
 from litestar.logging import LoggingConfig
 
-from app.database import Database, explain_refusal
+from app.chores import repeat, stop
+from app.database import CLOSE_TIMEOUT, Database, explain_refusal
 from app.embedded import open_embedded
 from app.errors import AurumError, RequestError, SettingsError
 from app.events.fanout import Fanout
 from app.events.listener import Listener
+from app.events.pruner import INTERVAL as PRUNING_INTERVAL
 from app.events.pruner import prune_outbox
 from app.graphql.context import Rooms
 from app.graphql.controller import make_controller
@@ -99,8 +102,9 @@ def create_app(settings: Settings | None = None) -> Litestar:
             except AurumError as error:
                 app.state.startup_error = error
                 raise
-            pruner = asyncio.create_task(prune_outbox(database, settings.outbox_retention), name="outbox pruner")
-            stack.push_async_callback(_cancel, pruner)
+            prune = partial(prune_outbox, database, settings.outbox_retention)
+            pruner = asyncio.create_task(repeat("prune the outbox", prune, PRUNING_INTERVAL))
+            stack.push_async_callback(stop, pruner, CLOSE_TIMEOUT)
             logger.info("AurumAI runs on %s.", database.edition)
             yield
 
@@ -129,11 +133,6 @@ async def _find_dsn(settings: Settings, stack: AsyncExitStack) -> str:
     stack.push_async_callback(asyncio.to_thread, server.release)
     logger.info("%s", server.description)
     return server.dsn
-
-
-async def _cancel(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
 
 
 def _configure_logs(level: str) -> LoggingConfig:

@@ -7,12 +7,13 @@ from PyPI in a temporary folder. The last line of a run says which it was.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import subprocess
 import sys
 import uuid
 from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -92,6 +93,23 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     told = config.stash.get(_editions, None)
     for sentence in sorted(told or {"Ran on no database."}):
         terminalreporter.write_line(sentence)
+
+
+@contextmanager
+def hear(name: str) -> Iterator[list[str]]:
+    """What is logged under a name from INFO on, as "LEVEL message", whatever a service in this process has set up."""
+    lines: list[str] = []
+    logger = logging.getLogger(name)
+    level = logger.level
+    handler = logging.Handler()
+    handler.emit = lambda record: lines.append(f"{record.levelname} {record.getMessage()}")  # type: ignore[method-assign]
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield lines
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
 
 
 async def run_sql(url: str, *statements: str) -> None:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from datetime import timedelta
 
 from app.database import Database
-from app.errors import RequestError
 from app.events.outbox import forget_events
 
 INTERVAL = 60.0  # seconds
@@ -16,13 +14,8 @@ logger = logging.getLogger(__name__)
 
 
 async def prune_outbox(database: Database, retention: timedelta) -> None:
-    """Forgets events older than `retention` once a minute, until it is cancelled; an outage only puts it off."""
-    while True:
-        try:
-            async with database.connection() as connection:
-                forgotten = await forget_events(connection, retention)
-            if forgotten:
-                logger.info("Forgot %d events older than %s.", forgotten, retention)
-        except RequestError as error:
-            logger.warning("Could not prune the outbox: %s", error)
-        await asyncio.sleep(INTERVAL)
+    """Forgets events older than `retention`. Raises DatabaseUnavailable, QueryTimeout."""
+    async with database.connection() as connection:
+        forgotten = await forget_events(connection, retention)
+    if forgotten:
+        logger.info("Forgot %d events older than %s.", forgotten, retention)

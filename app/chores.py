@@ -1,0 +1,37 @@
+"""What a service does again and again beside its requests."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+from app.errors import AurumError
+
+logger = logging.getLogger(__name__)
+
+
+async def repeat(what: str, do: Callable[[], Awaitable[object]], every: float) -> None:
+    """Does it at once, and again `every` seconds after it was done, until it is cancelled; an error only puts it off.
+
+    `what` goes behind "Could not".
+    """
+    while True:
+        try:
+            await do()
+        except AurumError as error:
+            logger.warning("Could not %s: %s", what, error)
+        except Exception:
+            # A chore that died of a bug would be missed only when the disk is full.
+            logger.exception("Could not %s, and will try again.", what)
+        await asyncio.sleep(every)
+
+
+async def stop(task: asyncio.Task[None], patience: float) -> None:
+    """Cancels a task and waits for its end. One that has not ended after `patience` seconds is cancelled again.
+
+    A cancellation can be lost: an outage that is met on the way out takes its place.
+    """
+    while not task.done():
+        task.cancel()
+        await asyncio.wait({task}, timeout=patience)
