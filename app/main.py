@@ -36,6 +36,11 @@ from app.ops.answers import answer_http_error, answer_request_error, answer_unfo
 from app.ops.health import make_router as make_health_router
 from app.piccolo_app import APP_CONFIG
 from app.settings import Settings, find_unknown, load_settings, read_environment
+from app.timescale.autogenerate import read_hypertables
+from app.timescale.files import load_managers
+from app.timescale.hypertable import Hypertable
+from app.timescale.retention import INTERVAL as RETENTION_INTERVAL
+from app.timescale.retention import drop_all_expired
 
 logger = logging.getLogger(__name__)
 
@@ -96,6 +101,8 @@ def create_app(settings: Settings | None = None) -> Litestar:
                 async with database.connection() as connection:
                     with explain_refusal():
                         await require_schema(connection, tables)
+                # By the migrations, not by the tables: a retention that nobody has migrated to must not cost rows.
+                migrated = read_hypertables(await load_managers(APP_CONFIG))
                 listener = Listener(database, fanout)
                 await listener.start()
                 stack.push_async_callback(listener.stop)
@@ -103,8 +110,12 @@ def create_app(settings: Settings | None = None) -> Litestar:
                 app.state.startup_error = error
                 raise
             prune = partial(prune_outbox, database, settings.outbox_retention)
-            pruner = asyncio.create_task(repeat("prune the outbox", prune, PRUNING_INTERVAL))
-            stack.push_async_callback(stop, pruner, CLOSE_TIMEOUT)
+            drop = partial(_drop_expired, database, tables, migrated)
+            for chore in (
+                repeat("prune the outbox", prune, PRUNING_INTERVAL),
+                repeat("drop what is too old", drop, RETENTION_INTERVAL),
+            ):
+                stack.push_async_callback(stop, asyncio.create_task(chore), CLOSE_TIMEOUT)
             logger.info("AurumAI runs on %s.", database.edition)
             yield
 
@@ -133,6 +144,15 @@ async def _find_dsn(settings: Settings, stack: AsyncExitStack) -> str:
     stack.push_async_callback(asyncio.to_thread, server.release)
     logger.info("%s", server.description)
     return server.dsn
+
+
+async def _drop_expired(database: Database, tables: list[str], migrated: dict[str, Hypertable]) -> None:
+    if all(each.retention is None for each in migrated.values()):
+        return
+    # A later migration may have given the tables another retention: a process that it has left behind drops nothing.
+    async with database.connection() as connection:
+        await require_schema(connection, tables)
+    await drop_all_expired(database.engine, migrated)
 
 
 def _configure_logs(level: str) -> LoggingConfig:

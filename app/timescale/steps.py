@@ -34,6 +34,7 @@ class Step:
     `transactional` runs by itself after those that are; where `values` is given, a query of one row of SQL texts, they
     stand in `sql` under their names as :name, and without a row there is nothing to do. `cleanup` is run before it each time:
     it takes away what an attempt that was cut off has left.
+    `instead` says what happens where the database lacks what the step needs, other than nothing.
     """
 
     sql: str
@@ -44,13 +45,15 @@ class Step:
     moves_data: bool = False
     values: str | None = None
     cleanup: str | None = None
+    instead: str | None = None
 
 
 def describe_step(step: Step) -> str:
     """An SQL comment for whoever reads the statement before it runs."""
     notes = [f"{step.table}: {step.lock.value}"]
     if step.needs is not Needs.POSTGRES:
-        notes.append(f"left out without {step.needs.value}")
+        instead = "" if step.instead is None else f", where {step.instead}"
+        notes.append(f"left out without {step.needs.value}{instead}")
     if step.moves_data:
         notes.append("its time grows with the rows")
     if not step.transactional:

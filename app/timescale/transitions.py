@@ -137,7 +137,9 @@ def _set_retention(table: str, retention: timedelta | None) -> Step:
     lines = [f"PERFORM remove_retention_policy('\"{table}\"'::regclass, if_exists => true);"]
     if retention is not None:
         lines.append(f"PERFORM add_retention_policy('\"{table}\"'::regclass, {format_interval(retention)});")
-    return Step(guard(Needs.COMMUNITY, "\n".join(lines)), table, Lock.NONE, Needs.COMMUNITY)
+    # Said, or a preview would promise that rows stay which the service drops.
+    instead = None if retention is None else "the service drops what is too old"
+    return Step(guard(Needs.COMMUNITY, "\n".join(lines)), table, Lock.NONE, Needs.COMMUNITY, instead=instead)
 
 
 # --- compression --------------------------------------------------------------------------------------------------

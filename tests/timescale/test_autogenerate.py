@@ -234,7 +234,7 @@ async def test_a_preview_says_what_each_step_locks_and_needs(
         "-- readings: SHARE ROW EXCLUSIVE (reads go on, writes wait); left out without TimescaleDB Community; "
         "its time grows with the rows",
         "-- readings_hourly: no lock; left out without TimescaleDB Community",
-        "-- readings: no lock; left out without TimescaleDB Community",
+        "-- readings: no lock; left out without TimescaleDB Community, where the service drops what is too old",
         "-- readings: no lock; left out without TimescaleDB Community; its time grows with the rows; "
         "after the transaction, by itself",
     ]
