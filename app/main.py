@@ -37,6 +37,7 @@ from app.ops.health import make_router as make_health_router
 from app.piccolo_app import APP_CONFIG
 from app.settings import Settings, find_unknown, load_settings, read_environment
 from app.timescale.autogenerate import read_hypertables
+from app.timescale.declared import find_hypertables
 from app.timescale.files import load_managers
 from app.timescale.hypertable import Hypertable
 from app.timescale.retention import INTERVAL as RETENTION_INTERVAL
@@ -85,6 +86,7 @@ def create_app(settings: Settings | None = None) -> Litestar:
         writer=writer,
         fanout=fanout,
         liveness=LivenessLimits(settings.stale_after, settings.silent_after),
+        declared=find_hypertables(APP_CONFIG.table_classes),
     )
     tables = [table._meta.tablename for table in APP_CONFIG.table_classes]
 

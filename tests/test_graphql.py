@@ -269,7 +269,7 @@ async def test_storage_says_what_the_service_runs_on(service: ServiceClient, ser
     storage = (
         await service.ask(
             """{ storage {
-                edition postgresVersion timescaleVersion sizeBytes
+                edition postgresVersion timescaleVersion sizeBytes leftOut
                 hypertables { table timeColumn chunkInterval chunks sizeBytes } migrations { applied pending }
             } }"""
         )
@@ -279,6 +279,12 @@ async def test_storage_says_what_the_service_runs_on(service: ServiceClient, ser
     if storage["edition"] == "NONE":
         assert storage["timescaleVersion"] is None
         assert storage["hypertables"] == []
+        assert storage["leftOut"] == [
+            "esg_records: chunks by timestamp need TimescaleDB.",
+            "features: chunks by timestamp need TimescaleDB.",
+            "predictions: chunks by timestamp need TimescaleDB.",
+            "raw_measurements: chunks by timestamp need TimescaleDB.",
+        ]
     else:
         assert [(table["table"], table["timeColumn"], table["chunkInterval"]) for table in storage["hypertables"]] == [
             ("esg_records", "timestamp", "P7D"),
@@ -286,6 +292,7 @@ async def test_storage_says_what_the_service_runs_on(service: ServiceClient, ser
             ("predictions", "timestamp", "P7D"),
             ("raw_measurements", "timestamp", "P1D"),
         ]
+        assert storage["leftOut"] == []
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeAlias
@@ -16,16 +17,18 @@ from app.graphql.loaders import Loaders
 from app.history.machines import LivenessLimits
 from app.ingest.writer import Writer
 from app.instants import read_clock
+from app.timescale.hypertable import Hypertable
 
 
 @dataclass(frozen=True)
 class Rooms:
-    """What `main` has wired together for the resolvers."""
+    """What `main` has wired together for the resolvers; `declared` are the hypertables by table name."""
 
     database: Database
     writer: Writer
     fanout: Fanout
     liveness: LivenessLimits
+    declared: Mapping[str, Hypertable]
 
 
 class Context(BaseContext, kw_only=True):

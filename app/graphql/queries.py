@@ -26,6 +26,7 @@ from app.history.series import Aggregate, find_series
 from app.migrations.state import list_migrations, read_state
 from app.registry import StoredMachine
 from app.timescale.catalogue import read_hypertables
+from app.timescale.editions import describe_left_out
 
 
 @strawberry.type
@@ -96,9 +97,11 @@ class Query:
 
     @strawberry.field(description="The database under the service: edition, hypertables, migrations.")
     async def storage(self, info: Info) -> Storage:
-        database = info.context.rooms.database
+        rooms = info.context.rooms
+        database = rooms.database
         async with database.connection() as connection:
             size_bytes = await connection.fetchval("SELECT pg_database_size(current_database())")
             hypertables = await read_hypertables(connection, database.edition)
             migrations = await read_state(connection, list_migrations())
-        return Storage.view(database.edition, size_bytes, hypertables, migrations)
+        left_out = describe_left_out(rooms.declared, database.edition)
+        return Storage.view(database.edition, size_bytes, hypertables, left_out, migrations)

@@ -321,11 +321,19 @@ class Storage:
     timescale_version: str | None
     size_bytes: float
     hypertables: list[Hypertable]
+    left_out: list[str] = strawberry.field(
+        description="What the tables declare and this edition can't do, a sentence each; what is done instead is said."
+    )
     migrations: Migrations
 
     @classmethod
     def view(
-        cls, edition: Edition, size_bytes: int, hypertables: list[HypertableState], migrations: MigrationState
+        cls,
+        edition: Edition,
+        size_bytes: int,
+        hypertables: list[HypertableState],
+        left_out: list[str],
+        migrations: MigrationState,
     ) -> Storage:
         return cls(
             edition=edition.name,
@@ -333,6 +341,7 @@ class Storage:
             timescale_version=edition.timescale_version,
             size_bytes=float(size_bytes),
             hypertables=[Hypertable.view(state) for state in hypertables],
+            left_out=left_out,
             migrations=Migrations.view(migrations),
         )
 
