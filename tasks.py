@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from datetime import tzinfo
 from pathlib import Path
+from textwrap import shorten
 from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
@@ -262,20 +263,26 @@ async def open_database(settings: Settings) -> AsyncIterator[Database]:
     help={
         "msg": "what the migration is for",
         "renames": "where something is gone and something is new: yes, it got a new name; no, another took its place",
+        "check": "write nothing; exit 4 when there is something to write",
     }
 )
-def migration(_: Context, msg: str, renames: str = "") -> None:
+def migration(_: Context, msg: str = "", renames: str = "", check: bool = False) -> None:
     """Writes a migration of what changed in app/tables.py, if anything did."""
     from app.timescale.autogenerate import draft_migration
 
     with report_errors():
         if renames not in {"", "yes", "no"}:
             raise InvalidInput("--renames is yes or no.")
+        if not msg and not check:
+            raise InvalidInput("--msg says what the migration is for.")
         answer = {"yes": True, "no": False}.get(renames)
         _name_no_server()
         draft = asyncio.run(draft_migration(APP_CONFIG, msg, renames=answer))
         if draft is None:
             say("Nothing changed: the migrations say all that the tables do.")
+        elif check:
+            complain("The tables have changed since the newest migration: run invoke migration --msg '...'.")
+            sys.exit(4)
         else:
             _write_migration(draft)
 
@@ -408,6 +415,25 @@ def migrate_check(_: Context, json: bool = False) -> None:
             if result.exit_code == 0:
                 say("Migrations, database and tables are in step.")
         sys.exit(result.exit_code)
+
+
+@task(help={"json": "for programs: a list of {migration, file, rule, message, statement}, as JSON"})
+def migrate_lint(_: Context, json: bool = False) -> None:
+    """Finds what is wrong with the migration files, without a database: exit 0 nothing, 1 something."""
+    from app.migrations.lint.linter import lint_migrations
+
+    with report_errors():
+        _name_no_server()
+        findings = asyncio.run(lint_migrations(APP_CONFIG))
+        if json:
+            _print_json(findings)
+        else:
+            for each in findings:
+                complain(f"{each.file}: {each.rule}: {each.message}")
+                if each.statement is not None:
+                    complain(f"  {shorten(each.statement, 200)}")
+            say(f"{len(findings)} findings." if findings else "Nothing is wrong with the migrations.")
+        sys.exit(1 if findings else 0)
 
 
 def _print_json(value: object) -> None:
