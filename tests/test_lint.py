@@ -13,11 +13,13 @@ import pytest
 from app.errors import MigrationRefused
 from app.migrations.lint.linter import Finding, lint_migrations
 from app.migrations.lint.rules import RULES
-from app.timescale.autogenerate import draft_empty
+from app.timescale.autogenerate import draft_data, draft_empty
 from tests.conftest import ROOT, run_command
 from tests.timescale.project import Project
 
 TABLES = """
+from app.timescale.indexes import Index
+
 class Machine(Declared, Table, tablename="machines"):
     machine_id = Text(primary_key=True, default=None)
     size = BigInt(default=0)
@@ -446,7 +448,7 @@ async def test_what_has_no_way_back(project: Project) -> None:
     )
     assert await find_rules(project) == ["no-backwards"]
     path.unlink()
-    path = await write(project, later("ANALYZE machines", back=""))
+    path = await write(project, later("COMMENT ON TABLE machines IS 'presses'", back=""))
     assert await find_rules(project) == ["no-backwards"]
     path.unlink()
     await write(project, later("ANALYZE machines", back="ANALYZE machines") + raw("UPDATE machines SET size = 1"))
@@ -476,6 +478,41 @@ async def test_going_back_is_looked_at_as_well(project: Project) -> None:
     assert finding.message.startswith(
         "going back, TimescaleDB refuses another type for packed.other while compression is on."
     )
+
+
+async def test_housekeeping_has_no_way_back_and_needs_none(project: Project) -> None:
+    await write(project, later("VACUUM (ANALYZE) machines", "analyze readings", back=""))
+    assert await lint(project) == []
+
+
+async def test_a_declared_index_is_no_problem_but_where_writers_wait_for_it(project: Project) -> None:
+    declared = TABLES.format(packed=REAL)
+    for index, rules in (
+        ('Index("slow", ("value DESC",))', []),
+        ('Index("slow", ("value DESC", "timestamp"), unique=True)', ["index-on-hypertable"]),
+        ('Index("fast", ("value",))', []),
+    ):
+        project.declare(declared.replace('tablename="readings",', f'tablename="readings", indexes=({index},),'))
+        draft = await project.generate()
+        assert draft is not None
+        found = [finding for finding in await lint(project) if finding.file == draft.path.name]
+        assert [finding.rule for finding in found] == rules
+        last = draft
+    last.path.write_text(last.text.replace("unique=True", "unique=False"))
+    assert "stale-transition" in await find_rules(project)
+    last.path.write_text(last.text)
+    await write(project, later("DROP INDEX CONCURRENTLY IF EXISTS fast"))
+    assert "concurrently" in await find_rules(project)
+
+
+async def test_a_data_migration_is_read_as_well(project: Project) -> None:
+    draft = await draft_data(project.app, "fewer rows")
+    move = "    manager.move_rows('machines', ('machine_id',), {!r}, '')\n"
+    draft.path.write_text(draft.text.replace(LAST, move.format("DELETE FROM machines WHERE {batch}") + LAST))
+    (finding,) = await lint(project)
+    assert (finding.rule, finding.statement) == ("loses-rows", "DELETE FROM machines WHERE true")
+    draft.path.write_text(draft.text.replace(LAST, move.format("UPDATE machines SET size = 1 WHERE {batch}") + LAST))
+    assert await lint(project) == []
 
 
 async def test_an_index_after_the_transaction_that_bears_to_be_cut_off(project: Project) -> None:
@@ -588,7 +625,8 @@ async def test_squawk_says_what_is_plain_postgresql_with_the_way_that_is_right_h
     assert set(found) == {"adding-required-field", "require-concurrent-index-creation"}
     assert found["require-concurrent-index-creation"].message == (
         "During normal index creation, table updates are blocked, but reads are still allowed. "
-        "Let manager.run_after_commit() create it CONCURRENTLY."
+        "Declare the index on the table, indexes=(Index(...),) in app/tables.py: it is built after the transaction while "
+        "others go on writing, on a hypertable chunk by chunk, and again where it was cut off."
     )
     assert (
         found["adding-required-field"].statement

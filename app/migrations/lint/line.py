@@ -12,12 +12,17 @@ from app.migrations.lint.actions import Action, CreateTable, DropIndex
 from app.migrations.lint.grammar import read_actions
 from app.migrations.lint.rules import Place, Problem, describe_move, find_table, judge
 from app.migrations.lint.tables import Line
-from app.migrations.lint.tokens import read_statements
-from app.timescale.autogenerate import read_hypertables
+from app.migrations.lint.tokens import read_statements, read_tokens
+from app.timescale.autogenerate import read_hypertables, read_indexes
 from app.timescale.hypertable import Hypertable
+from app.timescale.indexes import Index, plan_indexes
 from app.timescale.manager import TimescaleMigrationManager
+from app.timescale.moves import BATCH, DataMigrationManager
 from app.timescale.statements import ENABLE_TIMESCALE
+from app.timescale.steps import Step
 from app.timescale.transitions import plan_transition
+
+_HOUSEKEEPING = {"analyze", "call", "cluster", "reindex", "vacuum"}
 
 
 @dataclass
@@ -55,8 +60,10 @@ async def _examine(manager: MigrationManager, earlier: Sequence[MigrationManager
     within = line.copy()
     _declare(manager, line, first=False)
     _walk_later(found, found.later, line, made, backwards=False)
-    known = read_hypertables(earlier)
-    found.problems.extend(_judge_transitions(manager, known, made))
+    for change in manager.index_changes:
+        line.indexes |= {index.name: change.tablename for index in change.new}
+    found.problems.extend(_judge_transitions(manager, read_hypertables(earlier), made))
+    found.problems.extend(_judge_index_changes(manager, read_indexes(earlier)))
     found.problems.extend(_judge_retention(manager, before, line, made))
     found.problems.extend(_judge_way_back(manager))
 
@@ -80,6 +87,9 @@ async def _list_statements(
     manager: TimescaleMigrationManager, found: Examination, *, backwards: bool
 ) -> tuple[list[str], list[str]]:
     """What the file itself says, in the transaction and after it: Piccolo's operations and raw steps, no transitions."""
+    if isinstance(manager, DataMigrationManager):
+        moved = [move.backwards if backwards else move.forwards for move in manager.moves]
+        return [], [statement.replace(BATCH, "true") for statement in moved if statement]
     try:
         steps = await manager.list_steps(backwards=backwards)
     except MigrationRefused as error:
@@ -93,8 +103,19 @@ async def _list_statements(
         ends = (transition.new, transition.old) if backwards else (transition.old, transition.new)
         for dropped in (False, True):
             planned |= {step.sql for step in plan_transition(transition.tablename, *ends, dropped=dropped)}
+    planned |= {step.sql for step in _plan_indexes(manager, backwards=backwards)}
     own = [step for step in steps if step.sql not in planned]
     return [step.sql for step in own if step.transactional], [step.sql for step in own if not step.transactional]
+
+
+def _plan_indexes(manager: TimescaleMigrationManager, *, backwards: bool) -> Iterator[Step]:
+    """The steps of declared indexes, but for those that others wait for."""
+    made = {table.tablename for table in (manager.drop_tables if backwards else manager.add_tables)}
+    for change in manager.index_changes:
+        old, new = (change.new, change.old) if backwards else (change.old, change.new)
+        busy = change.tablename not in made
+        steps = plan_indexes(change.tablename, old, new, hypertable=change.hypertable, busy=busy)
+        yield from (step for step in steps if not (busy and step.transactional))
 
 
 def _walk(found: Examination, statements: Sequence[str], line: Line, made: frozenset[str], *, backwards: bool) -> None:
@@ -158,6 +179,21 @@ def _judge_transitions(
             known[table] = new
 
 
+def _judge_index_changes(manager: TimescaleMigrationManager, known: dict[str, tuple[Index, ...]]) -> Iterator[Problem]:
+    for renamed in manager.rename_tables:
+        if renamed.old_tablename in known:
+            known[renamed.new_tablename] = known.pop(renamed.old_tablename)
+    for change in manager.index_changes:
+        before = known.get(change.tablename, ())
+        if set(change.old) != set(before):
+            yield Problem(
+                "stale-transition",
+                f"the indexes of {change.tablename} are not what the migration takes for old: those before say {before}. It was "
+                "written on another branch: generate it again.",
+            )
+        known[change.tablename] = change.new
+
+
 def _moves_rows(old: Hypertable | None, new: Hypertable | None) -> bool:
     if old is None or new is None:
         return old is not new
@@ -194,6 +230,7 @@ def _judge_way_back(manager: TimescaleMigrationManager) -> Iterator[Problem]:
             "why nothing needs undoing.",
         )
     for forwards, backwards in manager.afterwards:
-        if not backwards.strip():
+        # What only keeps house changes nothing.
+        if not backwards.strip() and read_tokens(forwards)[0].value not in _HOUSEKEEPING:
             message = "run_after_commit() with an empty way back: going back leaves what it did. Say how to undo it."
             yield Problem("no-backwards", message, forwards)

@@ -71,6 +71,12 @@ _DECLARED = {
 }
 
 
+DECLARE_INDEX = (
+    "Declare the index on the table, indexes=(Index(...),) in app/tables.py: it is built after the transaction while others "
+    "go on writing, on a hypertable chunk by chunk, and again where it was cut off."
+)
+
+
 @dataclass(frozen=True)
 class Problem:
     """A rule that a statement breaks, or a migration as a whole."""
@@ -172,8 +178,7 @@ def _judge_place(action: Action, place: Place) -> Iterator[tuple[str, str]]:
         yield (
             "cut-off",
             "where it is cut off it is run again, and then fails on the half-built index, or with IF NOT EXISTS takes it "
-            f"for whole. Before it, let run_after_commit() run DROP INDEX IF EXISTS {action.name or '(give it a name)'}, "
-            "forwards and backwards, with CONCURRENTLY where the index has it.",
+            f"for whole. {DECLARE_INDEX}",
         )
     elif isinstance(action, DropIndex) and not action.if_exists:
         yield "cut-off", "where it is cut off it is run again, and then fails on what is gone: say IF EXISTS."
@@ -196,21 +201,18 @@ def _find_what_stands_alone(action: Action) -> str | None:
 
 
 def _judge_concurrently(action: Action, line: Line) -> Iterator[tuple[str, str]]:
-    instead = (
-        "writes to it wait; or, where every server has TimescaleDB, let run_after_commit() create the index "
-        "WITH (timescaledb.transaction_per_chunk), so that they wait for one chunk at a time"
-    )
     match action:
         case CreateIndex(concurrently=True, table=table):
-            tables = [table]
+            tables, instead = [table], DECLARE_INDEX
         case Reindex(concurrently=True, name=name):
-            tables, instead = [name, line.indexes.get(name, name)], "reads and writes wait"
+            tables, instead = [name, line.indexes.get(name, name)], "Leave it out, and reads and writes wait."
         case DropIndex(concurrently=True, names=names):
-            tables, instead = [line.indexes.get(name, name) for name in names], "dropping is done in a moment"
+            tables = [line.indexes.get(name, name) for name in names]
+            instead = "Leave it out: dropping is done in a moment."
         case _:
             return
     for table in sorted({table for table in tables if table in line.tables}):
-        yield "concurrently", f"TimescaleDB refuses CONCURRENTLY on {table}, a hypertable. Leave it out, and {instead}."
+        yield "concurrently", f"TimescaleDB refuses CONCURRENTLY on {table}, a hypertable. {instead}"
 
 
 def _judge_hand(action: Action, place: Place) -> Iterator[tuple[str, str]]:
@@ -282,15 +284,16 @@ def describe_move(table: str) -> str:
 
 def _judge_index(action: Action, table: str | None) -> Iterator[tuple[str, str]]:
     match action:
-        case CreateIndex(concurrently=False, per_chunk=False):
-            waits = "writes to it wait"
-        case AddConstraint(key=frozenset(), using_index=False):
-            waits = "reads and writes wait"
+        case CreateIndex(concurrently=False, per_chunk=False, unique=False):
+            yield "index-on-hypertable", f"writes to all of {table} wait until the index is built. {DECLARE_INDEX}"
+        case (
+            CreateIndex(concurrently=False, per_chunk=False, unique=True)
+            | AddConstraint(key=frozenset(), using_index=False)
+        ):
+            yield (
+                "index-on-hypertable",
+                f"writes to all of {table} wait until the index of the key is built: TimescaleDB has no other way to a unique "
+                "one. Run it while nobody writes, and allow it with the time that was measured.",
+            )
         case _:
-            return
-    yield (
-        "index-on-hypertable",
-        f"an index over all chunks of {table}: {waits} until it is built, and CONCURRENTLY is refused. Where every server "
-        "has TimescaleDB, let run_after_commit() create it WITH (timescaledb.transaction_per_chunk); "
-        "elsewhere run it while nobody writes.",
-    )
+            pass

@@ -18,6 +18,7 @@ import msgspec
 from app.errors import MigrationRefused
 from app.migrations.lint.actions import AddColumn
 from app.migrations.lint.grammar import read_actions
+from app.migrations.lint.rules import DECLARE_INDEX
 from app.migrations.lint.tokens import read_statements
 
 POSTGRES = "15"  # the oldest that we run on
@@ -56,11 +57,9 @@ HINTS = {
     "adding-foreign-key-constraint": "Add it NOT VALID in a raw step, and VALIDATE CONSTRAINT in a later migration.",
     "adding-required-field": "Give the column a default, or let it be null until it is filled.",
     "constraint-missing-not-valid": "Add it NOT VALID in a raw step, and VALIDATE CONSTRAINT in a later migration.",
-    "disallowed-unique-constraint": (
-        "Let run_after_commit() create the index CONCURRENTLY, and add the constraint USING INDEX in a later migration."
-    ),
-    "require-concurrent-index-creation": "Let manager.run_after_commit() create it CONCURRENTLY.",
-    "require-concurrent-index-deletion": "Let manager.run_after_commit() drop it CONCURRENTLY.",
+    "disallowed-unique-constraint": ("Declare Index(..., unique=True) on the table, which is built CONCURRENTLY."),
+    "require-concurrent-index-creation": DECLARE_INDEX,
+    "require-concurrent-index-deletion": "Declared indexes, indexes=(Index(...),), are dropped CONCURRENTLY.",
 }
 
 
