@@ -149,7 +149,7 @@ CASES = [
         ("column-in-use", "changing-column-type"),
         "ALTER TABLE packed ALTER COLUMN other TYPE double precision",
         "ALTER TABLE readings ALTER COLUMN value TYPE double precision",
-        "operation not supported on hypertables that have c",
+        "operation not supported on hypertables",
         community=True,
     ),
     Case(
@@ -205,7 +205,7 @@ CASES = [
         ("on-compressed",),
         "ALTER TABLE packed VALIDATE CONSTRAINT known",
         "ALTER TABLE readings VALIDATE CONSTRAINT known",
-        "operation not supported on hypertables that have c",
+        "operation not supported on hypertables",
         community=True,
     ),
     Case(
@@ -636,7 +636,12 @@ async def test_squawk_says_what_is_plain_postgresql_with_the_way_that_is_right_h
 
 async def test_what_squawk_advises_against_timescaledb_is_not_said_of_a_hypertable(project: Project) -> None:
     await write(
-        project, raw("ALTER TABLE packed ADD CONSTRAINT known CHECK (value >= 0)", "CREATE INDEX r ON readings (value)")
+        project,
+        raw(
+            "ALTER TABLE packed ADD CONSTRAINT known CHECK (value >= 0)",
+            "CREATE INDEX r ON readings (value)",
+            "DROP INDEX r",
+        ),
     )
     assert await find_rules(project) == ["index-on-hypertable"]
 

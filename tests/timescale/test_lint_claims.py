@@ -22,15 +22,21 @@ MORE = (
 COMPRESS = "SELECT compress_chunk(chunk) FROM show_chunks('packed') AS chunk"
 
 
-async def test_what_it_says_that_timescaledb_refuses_is_refused_and_its_neighbour_is_not(project: Project) -> None:
+async def prepare(project: Project) -> None:
     if await project.fetch("SELECT FROM pg_extension WHERE extname = 'timescaledb'") == []:
         pytest.skip("the server has no TimescaleDB")
-    community = await is_community(project)
     project.declare(TABLES.format(packed=REAL))
     await project.generate()
     await project.forwards()
-    for statement in (*MORE, *((COMPRESS,) if community else ())):
+    for statement in MORE:
         await project.fetch(statement)
+
+
+async def test_what_it_says_that_timescaledb_refuses_is_refused_and_its_neighbour_is_not(project: Project) -> None:
+    await prepare(project)
+    community = await is_community(project)
+    if community:
+        await project.fetch(COMPRESS)
     connection: asyncpg.Connection[asyncpg.Record] = await project.engine.get_new_connection()
     try:
         for case in CASES:
@@ -61,16 +67,6 @@ async def answer(connection: asyncpg.Connection[asyncpg.Record], sql: str, *, tr
     finally:
         if transactional:
             await connection.execute("ROLLBACK")
-
-
-async def prepare(project: Project) -> None:
-    if await project.fetch("SELECT FROM pg_extension WHERE extname = 'timescaledb'") == []:
-        pytest.skip("the server has no TimescaleDB")
-    project.declare(TABLES.format(packed=REAL))
-    await project.generate()
-    await project.forwards()
-    for statement in MORE:
-        await project.fetch(statement)
 
 
 async def test_rows_that_move_into_chunks_are_locked_against_everyone(project: Project) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from piccolo.apps.migrations.auto.migration_manager import MigrationManager
 
 from app.errors import MigrationRefused
-from app.migrations.lint.actions import Action, CreateTable, DropIndex
+from app.migrations.lint.actions import Action, CreateTable, DropIndex, Reindex
 from app.migrations.lint.grammar import read_actions
 from app.migrations.lint.rules import Place, Problem, describe_move, find_table, judge
 from app.migrations.lint.tables import Line
@@ -144,12 +144,22 @@ def _read(sql: str) -> Iterator[Action]:
 def _judge_statement(found: Examination, sql: str, line: Line, place: Place) -> None:
     for statement in read_statements(sql):
         for action in read_actions(statement):
-            if find_table(action) in line.tables:
+            if any(table in line.tables for table in _find_tables(action, line)):
                 found.on_hypertables.add(sql)
             for rule, message in judge(action, line, replace(place, guarded=statement.guarded)):
                 said = f"going back, {message}" if place.backwards else message
                 found.problems.append(Problem(rule, said, sql))
             line.take(action)
+
+
+def _find_tables(action: Action, line: Line) -> list[str | None]:
+    match action:
+        case DropIndex(names=names):
+            return [line.indexes.get(name) for name in names]
+        case Reindex(name=name):
+            return [name, line.indexes.get(name)]
+        case _:
+            return [find_table(action)]
 
 
 # --- transitions --------------------------------------------------------------------------------------------------
@@ -217,7 +227,7 @@ def _judge_retention(
         if state.retention is not None and table not in made and (kept is None or state.retention < kept):
             yield Problem(
                 "loses-rows",
-                f"rows of {table} older than {state.retention} go with the policy's next run, and going back doesn't bring "
+                f"rows of {table} older than {state.retention} go soon after, and going back doesn't bring "
                 "them back. If they may go, allow it and say why.",
             )
 
