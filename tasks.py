@@ -268,6 +268,7 @@ async def open_database(settings: Settings) -> AsyncIterator[Database]:
 )
 def migration(_: Context, msg: str = "", renames: str = "", check: bool = False) -> None:
     """Writes a migration of what changed in app/tables.py, if anything did."""
+    from app.migrations.check import MOVED_ON
     from app.timescale.autogenerate import draft_migration
 
     with report_errors():
@@ -282,7 +283,7 @@ def migration(_: Context, msg: str = "", renames: str = "", check: bool = False)
             say("Nothing changed: the migrations say all that the tables do.")
         elif check:
             complain("The tables have changed since the newest migration: run invoke migration --msg '...'.")
-            sys.exit(4)
+            sys.exit(MOVED_ON)
         else:
             _write_migration(draft)
 
