@@ -5,10 +5,17 @@
     ├── EmbeddedServerError     EMBEDDED_SERVER        the embedded PostgreSQL can't be started or reached
     ├── MigrationRefused        MIGRATION_REFUSED      it might lose rows or not be what was meant; nothing was done
     ├── MigrationFailed         MIGRATION_FAILED       a migration did not go through; the database is as it was
+    ├── ProgramsMissing         PROGRAMS_MISSING       no pg_dump, pg_restore and psql here that the server or the file asks for
+    ├── BackupFailed            BACKUP_FAILED          no backup was made; nothing is under its name
+    ├── BackupDamaged           BACKUP_DAMAGED         a file isn't a whole backup, or not as it was made
+    ├── RestoreRefused          RESTORE_REFUSED        this backup can't be restored here; nothing was done
+    │   └── DatabaseNotEmpty    DATABASE_NOT_EMPTY     something is there already; nothing was done
+    ├── RestoreFailed           RESTORE_FAILED         what is in the database is not the backup; restore again
     ├── StartupRefused          the service would not be right if it ran; the process ends with exit code 3
     │   ├── SchemaBehind        SCHEMA_BEHIND          migrations are waiting to be applied
     │   ├── SchemaAhead         SCHEMA_AHEAD           the database has migrations that this code doesn't know
     │   ├── SchemaForeign       SCHEMA_FOREIGN         the tables there were not made by these migrations
+    │   ├── RestoreUnfinished   RESTORE_UNFINISHED     a backup is being restored into the database, or that was cut off
     │   └── EditionMissing      TIMESCALE_REQUIRED     AURUM_TIMESCALE=require, and no TimescaleDB
     └── RequestError            something a client asked for, answered with its code and, where one is to blame, its field
         ├── InvalidInput        BAD_USER_INPUT
@@ -49,6 +56,30 @@ class MigrationFailed(AurumError):
     code = "MIGRATION_FAILED"
 
 
+class ProgramsMissing(AurumError):
+    code = "PROGRAMS_MISSING"
+
+
+class BackupFailed(AurumError):
+    code = "BACKUP_FAILED"
+
+
+class BackupDamaged(AurumError):
+    code = "BACKUP_DAMAGED"
+
+
+class RestoreRefused(AurumError):
+    code = "RESTORE_REFUSED"
+
+
+class DatabaseNotEmpty(RestoreRefused):
+    code = "DATABASE_NOT_EMPTY"
+
+
+class RestoreFailed(AurumError):
+    code = "RESTORE_FAILED"
+
+
 class StartupRefused(AurumError):
     """The service must not run like this. Servers that catch it exit with `exit_code`."""
 
@@ -65,6 +96,10 @@ class SchemaAhead(StartupRefused):
 
 class SchemaForeign(StartupRefused):
     code = "SCHEMA_FOREIGN"
+
+
+class RestoreUnfinished(StartupRefused):
+    code = "RESTORE_UNFINISHED"
 
 
 class EditionMissing(StartupRefused):

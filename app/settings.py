@@ -79,8 +79,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     pg_bin: Annotated[
         Path | None,
         Meta(
-            description="The folder with the PostgreSQL programs (postgres, initdb, pg_ctl) that the embedded server "
-            "is to use. Unset: an installed PostgreSQL with TimescaleDB, else the one from PyPI.",
+            description="The folder with the PostgreSQL programs for the embedded server (postgres, initdb, pg_ctl) and "
+            "for backups (pg_dump, pg_restore, psql). Unset: the server is an installed PostgreSQL with TimescaleDB, else "
+            "the one from PyPI, and backups take the programs that are closest to the server's version.",
             examples=["/usr/lib/postgresql/17/bin"],
         ),
     ] = None

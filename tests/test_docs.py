@@ -49,6 +49,13 @@ def test_every_command_in_the_guide_to_migrations_is_there() -> None:
     assert named <= set(list_tasks())
 
 
+def test_every_command_in_the_guide_to_operations_is_there() -> None:
+    guide = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"invoke ([a-z-]+)", guide))
+    assert named >= {"backup", "restore", "timescale-apply"}
+    assert named <= set(list_tasks())
+
+
 def test_every_error_code_is_documented() -> None:
     assert app.simulator.calls  # its errors are part of the tree
     codes = {each.code for each in list_subclasses(AurumError) if "code" in vars(each)}

@@ -8,11 +8,13 @@ from datetime import timedelta
 from pathlib import Path
 
 from app.database import Connection
-from app.errors import MigrationRefused, SchemaAhead, SchemaBehind, SchemaForeign
+from app.errors import MigrationRefused, RestoreUnfinished, SchemaAhead, SchemaBehind, SchemaForeign
 from app.timescale.files import compute_checksum, list_files
 from app.timescale.journal import Event, read_journal, write_entry
 
 APP_NAME = "app"
+# A database has a table of this name while a backup is being restored into it, and still if that was cut off.
+MARKER = "restore_unfinished"
 FOLDER = Path(__file__).parents[2] / "piccolo_migrations"
 
 
@@ -52,7 +54,11 @@ async def require_unedited(connection: Connection, folder: Path, state: Migratio
 
 
 async def read_state(connection: Connection, known: tuple[str, ...]) -> MigrationState:
-    """Compares the database's bookkeeping with `known`. Raises SchemaForeign when that table isn't Piccolo's."""
+    """Compares the database's bookkeeping with `known`.
+
+    Raises SchemaForeign when that table isn't Piccolo's, RestoreUnfinished while the database isn't whole.
+    """
+    await require_whole(connection)
     columns = await connection.fetch(
         """
         SELECT attname FROM pg_attribute
@@ -74,6 +80,17 @@ async def read_state(connection: Connection, known: tuple[str, ...]) -> Migratio
         pending=tuple(name for name in known if name not in recorded),
         unknown=tuple(sorted(recorded - set(known))),
     )
+
+
+async def require_whole(connection: Connection) -> None:
+    """Raises RestoreUnfinished when a backup is being restored into the database, or that was cut off."""
+    if await connection.fetchval("SELECT to_regclass($1) IS NOT NULL", MARKER):
+        row = await connection.fetchrow(f"SELECT backup, began_at::timestamp(0)::text AS began FROM {MARKER}")
+        begun = f"of {row['backup']} at {row['began']} UTC " if row else ""
+        raise RestoreUnfinished(
+            f"A restore {begun}into this database was begun and is not finished, so it is not whole: wait if it still runs, "
+            "else run invoke restore again."
+        )
 
 
 async def require_schema(connection: Connection, tables: Iterable[str]) -> MigrationState:
