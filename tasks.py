@@ -11,7 +11,7 @@ import shlex
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import tzinfo
 from pathlib import Path
 from textwrap import shorten
@@ -31,7 +31,7 @@ from app.ingest.writer import Writer
 from app.migrations.history import HistoryLine, read_history
 from app.migrations.losses import count_losses
 from app.migrations.runner import Terminal, apply_migrations, catch_up, reverse_migrations
-from app.migrations.state import MigrationState, list_migrations, read_state, require_schema
+from app.migrations.state import MigrationState, list_migrations, read_state, require_order, require_schema
 from app.piccolo_app import APP_CONFIG
 from app.registry import register_machine
 from app.settings import Settings, load_settings
@@ -323,6 +323,47 @@ def migrate(_: Context, accept_edited: bool = False) -> None:
     """Applies every migration that the database lacks."""
     with report_errors(), open_piccolo():
         migrate_forwards(accept_edited=accept_edited)
+
+
+@task
+def migrate_safe(_: Context) -> None:
+    """Takes a backup, sees that it can be listed, and migrates; where that fails it prints how to go back."""
+    from app.ops.backup import back_up
+    from app.ops.dump import list_backup
+    from app.ops.manifest import write_return_command
+
+    with report_errors():
+        settings = load_settings()
+        with open_piccolo():
+            before = asyncio.run(_read_state())
+            require_order(before)
+            if not before.pending:
+                migrate_forwards()  # says so, and finishes what was cut off
+                return
+            made = asyncio.run(back_up(os.environ["DATABASE_URL"], pg_bin=settings.pg_bin))
+            asyncio.run(list_backup(made.path, pg_bin=settings.pg_bin))
+            say(f"Backed up {made} to {made.path}, and it can be listed.")
+            try:
+                migrate_forwards()
+            except BaseException:
+                for line in _describe_way_back(
+                    before, write_return_command(made, embedded=settings.database_url is None)
+                ):
+                    complain(line)
+                raise
+
+
+def _describe_way_back(before: MigrationState, restore_command: str) -> Iterator[str]:
+    """What undoes a run that did not get to its end, as commands."""
+    with suppress(AurumError):  # the database may be why
+        done = set(asyncio.run(_read_state()).applied) - set(before.applied)
+        if done:
+            yield f"Applied before it failed: {', '.join(sorted(done))}. To reverse that, keeping every other row:"
+            yield f"  uv run invoke migrate-to --id {before.applied[-1] if before.applied else 'base'}"
+        else:
+            yield "No migration was applied, so there is nothing to reverse."
+    yield "To have the database as it was backed up, beside what is there now:"
+    yield f"  {restore_command}"
 
 
 @task(help={"yes": "rows that the migration's tables and columns hold may go"})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import shlex
 import signal
 import stat
 import subprocess
@@ -29,6 +30,7 @@ from app.errors import (
     RestoreFailed,
     RestoreRefused,
 )
+from app.migrations.state import list_migrations
 from app.ops import backup as backup_room
 from app.ops import restore as restore_room
 from app.ops import session as session_room
@@ -842,3 +844,57 @@ async def test_libpq_goes_where_asyncpg_went(database_url: str, monkeypatch: pyt
         assert done.stdout.strip().split("|") == expected, done.stderr
         assert (environment.get("PGSSLROOTCERT") == "/nowhere") == (url != database_url)
         assert "DATABASE_URL" not in environment
+
+
+async def test_a_safe_migration_backs_up_first_and_says_how_to_go_back_when_it_fails(server_url: str) -> None:
+    """The second migration fails: the first stays, and both printed commands do what they say."""
+    first, second, *_ = list_migrations()
+    async with make_database(server_url) as url:
+        await run_sql(url, "CREATE TABLE kept AS SELECT n FROM generate_series(1, 100) n")
+        await run_sql(
+            url,
+            "CREATE TABLE migration (id serial PRIMARY KEY, name varchar(200), app_name varchar(200), "
+            f"ran_on timestamp DEFAULT now(), CHECK (name <> '{second}'))",
+        )
+        done = await asyncio.to_thread(run_command, "invoke", "migrate-safe", database_url=url)
+        assert done.returncode == 1, done.stdout + done.stderr
+        backed_up = re.search(
+            r"^Backed up .* to (/\S+/backups/\S+\.dump), and it can be listed\.$", done.stdout, re.MULTILINE
+        )
+        assert backed_up, done.stdout
+        try:
+            lines = done.stderr.splitlines()
+            assert f"Applied before it failed: {first}. To reverse that, keeping every other row:" in lines
+            back = next(line.strip() for line in lines if "migrate-to" in line)
+            assert back == "uv run invoke migrate-to --id base"
+            restore = next(line.strip() for line in lines if "invoke restore" in line)
+            assert f"--file {backed_up[1]} --database " in restore
+            assert lines[-1].startswith("MIGRATION_FAILED: ")
+            reversed_ = await asyncio.to_thread(
+                run_command, *shlex.split(back.removeprefix("uv run ")), database_url=url
+            )
+            assert reversed_.returncode == 0, reversed_.stderr
+            name = restore.rpartition(" ")[2]
+            restored = await asyncio.to_thread(
+                run_command, *shlex.split(restore.removeprefix("uv run ")), database_url=url
+            )
+            try:
+                assert restored.returncode == 0, restored.stderr
+                connection = await asyncpg.connect(replace_database(url, name))
+                try:
+                    assert await connection.fetchval("SELECT sum(n)::int FROM kept") == 5050
+                    assert await connection.fetchval("SELECT to_regclass('machines')::text") is None
+                finally:
+                    await connection.close()
+            finally:
+                await run_sql(server_url, f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+        finally:
+            for path in (ROOT / "backups").glob(f"{Path(backed_up[1]).name}*"):
+                path.unlink()
+
+
+async def test_a_safe_migration_of_a_database_in_step_backs_up_nothing(server_url: str, template: str) -> None:
+    async with make_database(server_url, template) as url:
+        done = await asyncio.to_thread(run_command, "invoke", "migrate-safe", database_url=url)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout == f"Nothing to apply: the database is at {list_migrations()[-1]}.\n"
