@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
-from app.timescale.steps import Lock, Step
+from app.timescale.steps import Hold, Lock, Step, Work
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,8 @@ def plan_indexes(
             *(each for it in come for each in _build(table, it, hypertable)),
         ]
     return [
-        *(Step(f'DROP INDEX "{index.name}"', table, Lock.ACCESS_EXCLUSIVE) for index in gone),
-        *(Step(_create(table, index, head=f"CREATE {_kind(index)}"), table, Lock.SHARE) for index in come),
+        *(Step(f'DROP INDEX "{index.name}"', (Hold(table, Lock.ACCESS_EXCLUSIVE),)) for index in gone),
+        *(Step(_create(table, index, head=f"CREATE {_kind(index)}"), (Hold(table, Lock.SHARE),)) for index in come),
     ]
 
 
@@ -54,8 +54,7 @@ def _kind(index: Index) -> str:
 def _drop(table: str, index: Index) -> Step:
     return Step(
         f'DROP INDEX :concurrently IF EXISTS "{index.name}"',
-        table,
-        Lock.SHARE_UPDATE_EXCLUSIVE,
+        (Hold(table, Lock.SHARE_UPDATE_EXCLUSIVE),),
         transactional=False,
         values=_ways(table),
     )
@@ -64,14 +63,14 @@ def _drop(table: str, index: Index) -> Step:
 def _build(table: str, index: Index, hypertable: bool) -> Iterator[Step]:
     if index.unique and hypertable:
         # A transaction for each chunk can't see to it that all of them together are unique.
-        yield Step(_create(table, index, head="CREATE UNIQUE INDEX IF NOT EXISTS"), table, Lock.SHARE, moves_data=True)
+        head = "CREATE UNIQUE INDEX IF NOT EXISTS"
+        yield Step(_create(table, index, head=head), (Hold(table, Lock.SHARE),), work=Work.INDEXES)
         return
     yield Step(
         _create(table, index, head=f"CREATE {_kind(index)} :concurrently IF NOT EXISTS", options=" :options"),
-        table,
-        Lock.SHARE_UPDATE_EXCLUSIVE,
+        (Hold(table, Lock.SHARE_UPDATE_EXCLUSIVE),),
         transactional=False,
-        moves_data=True,
+        work=Work.INDEXES,
         values=_ways(table),
         cleanup=f"""DO $aurum$
 BEGIN

@@ -10,24 +10,19 @@ from collections.abc import Sequence
 from typing import Any
 
 from app.timescale.journal import LOCK
-from app.timescale.steps import Needs, Step
+from app.timescale.steps import CONDITIONS, Step
 
 CREATE_STEPS = (
     "CREATE TABLE IF NOT EXISTS migration_step "
     "(id bigserial PRIMARY KEY, migration text NOT NULL, statement text NOT NULL, query text, cleanup text)"
 )
 
-_COMMUNITY = """
-SELECT EXISTS (SELECT FROM pg_extension WHERE extname = 'timescaledb')
-   AND coalesce(current_setting('timescaledb.license', true), '') = 'timescale'
-"""
-
 
 async def record_steps(connection: Any, migration_id: str, steps: Sequence[Step]) -> None:
     """Writes down what is to be done after COMMIT, instead of what the migration left before; nothing where the edition can't."""
     if await has_leftovers(connection):
         await connection.execute("DELETE FROM migration_step WHERE migration = $1", migration_id)
-    chosen = [step for step in steps if step.needs is Needs.POSTGRES or await connection.fetchval(_COMMUNITY)]
+    chosen = [step for step in steps if await connection.fetchval(f"SELECT {CONDITIONS[step.needs]}")]
     if not chosen:
         return
     await connection.execute(CREATE_STEPS)

@@ -28,9 +28,9 @@ from app.timescale.hypertable import Hypertable
 from app.timescale.indexes import Index, plan_indexes
 from app.timescale.journal import LOCK, Event, is_done, write_entry
 from app.timescale.leftovers import record_steps, run_leftovers
-from app.timescale.locks import describe_statement
+from app.timescale.locks import describe_statement, settle_new
 from app.timescale.statements import ENABLE_TIMESCALE
-from app.timescale.steps import Lock, Step, describe_step
+from app.timescale.steps import Step, describe_step
 from app.timescale.tape import Tape
 from app.timescale.transitions import plan_transition
 
@@ -128,20 +128,20 @@ class TimescaleMigrationManager(MigrationManager):
         """All that `run` would run, in order, raw steps too. Touches no database."""
         engine, tape = find_engine(), Tape()
         before, after = self._plan(backwards=backwards)
-        enabling = (
-            [Step(ENABLE_TIMESCALE, "the database", Lock.NONE)] if self._enables_timescale and not backwards else []
-        )
+        enabling = [Step(ENABLE_TIMESCALE)] if self._enables_timescale and not backwards else []
         self.preview = False
         with engine.hold(tape), redirect_stdout(StringIO()):
             try:
                 await super().run(backwards=backwards)
+            except MigrationRefused:
+                raise
             except Exception as error:
                 raise MigrationRefused(
                     f"A raw step of the migration {self.migration_id} reads the database "
                     f"({type(error).__name__} without an answer): what it would do can't be told without running it."
                 ) from error
-        steps = [*enabling, *before, *map(describe_statement, tape.statements), *after]
-        return [*(step for step in steps if step.transactional), *self._list_later(before, after, backwards=backwards)]
+        steps = [step for step in (*enabling, *before, *tape.steps, *after) if step.transactional]
+        return [*settle_new(steps), *self._list_later(before, after, backwards=backwards)]
 
     async def _run_steps(self, engine: Engine, backwards: bool) -> list[Step]:
         """Runs what can run in the transaction; returns what can't."""

@@ -20,7 +20,7 @@ from app.errors import MigrationRefused
 from app.timescale.expressions import find_assigned
 from app.timescale.journal import LOCK, Event, is_done, write_entry
 from app.timescale.manager import TimescaleMigrationManager, find_engine, set_lock_timeout
-from app.timescale.steps import Lock, Step, describe_step
+from app.timescale.steps import Hold, Lock, Step, Work, describe_step
 
 BATCH = "{batch}"
 
@@ -148,7 +148,12 @@ class DataMigrationManager(TimescaleMigrationManager):
     async def list_steps(self, *, backwards: bool = False) -> list[Step]:
         """A statement for each move that does all of it by itself, in batches as `run` does."""
         return [
-            Step(move.make_loop(statement), move.table, Lock.ROW_EXCLUSIVE, transactional=False, moves_data=True)
+            Step(
+                move.make_loop(statement),
+                (Hold(move.table, Lock.ROW_EXCLUSIVE),),
+                transactional=False,
+                work=Work.GROWS,
+            )
             for move, statement in self._choose(backwards)
         ]
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
+from textwrap import dedent, indent
 
 
 class Needs(Enum):
@@ -15,61 +17,155 @@ class Needs(Enum):
 
 
 class Lock(Enum):
-    """The strongest lock that a step takes on its table, and what waits for it meanwhile."""
+    """The locks that PostgreSQL takes on a table, each stronger than the ones before it, and what waits for it meanwhile."""
 
     NONE = "no lock"
+    NEW = "new, nobody waits"
+    ACCESS_SHARE = "ACCESS SHARE (reads and writes go on)"
+    ROW_SHARE = "ROW SHARE (reads and writes go on)"
     ROW_EXCLUSIVE = "ROW EXCLUSIVE (reads and writes go on, but for writes to the same rows)"
     SHARE_UPDATE_EXCLUSIVE = "SHARE UPDATE EXCLUSIVE (reads and writes go on)"
     SHARE = "SHARE (reads go on, writes wait)"
     SHARE_ROW_EXCLUSIVE = "SHARE ROW EXCLUSIVE (reads go on, writes wait)"
+    EXCLUSIVE = "EXCLUSIVE (reads go on, writes wait)"
     ACCESS_EXCLUSIVE = "ACCESS EXCLUSIVE (reads and writes wait)"
     UNKNOWN = "a lock that AurumAI can't tell"
+
+    def __lt__(self, other: Lock) -> bool:
+        return _ORDER[self] < _ORDER[other]
+
+
+_ORDER = {lock: place for place, lock in enumerate(Lock)}
+
+
+class Reach(Enum):
+    """Which tables a lock is on, seen from the one that is named: it, or others, which only a database can tell."""
+
+    TABLE = "{}"
+    INDEXED = "the table of the index {}"
+    REFERRED = "the tables that {} refers to"
+    TIED = "the tables that foreign keys tie to {}"
+    DEPENDENT = "the tables and views that depend on {}"
+
+
+@dataclass(frozen=True)
+class Hold:
+    """The strongest lock that a step takes on a table, or on those that lead to it or that it leads to.
+
+    `part` is the column or the constraint that leads there; empty for all of them.
+    """
+
+    table: str
+    lock: Lock
+    reach: Reach = Reach.TABLE
+    part: str = ""
+
+    @property
+    def where(self) -> str:
+        """What it is on, in words."""
+        return self.reach.value.format(f"{self.table}.{self.part}" if self.part else self.table)
+
+
+# What can't be read may lock anything.
+ANYTHING = (Hold("any table", Lock.UNKNOWN),)
+
+
+class Work(Enum):
+    """What a step does to the rows that are there: all but NOTHING take longer the more rows there are."""
+
+    NOTHING = ""
+    READS = "reads every row"
+    INDEXES = "builds an index over every row"
+    GROWS = "its time grows with the rows"
+    MAY_REWRITE = "writes every row anew, unless they can stay as they are stored"
+    REWRITES = "writes every row anew"
+
+    def __lt__(self, other: Work) -> bool:
+        return _EFFORT[self] < _EFFORT[other]
+
+
+_EFFORT = {work: place for place, work in enumerate(Work)}
 
 
 @dataclass(frozen=True)
 class Step:
     """`sql` is one statement without a semicolon at its end.
 
-    `table` is what `lock` is taken on. `moves_data` says that its time grows with the rows of the table. A step that isn't
+    `holds` are its locks, on each table the strongest, the first table being what the step is about. A step that isn't
     `transactional` runs by itself after those that are; where `values` is given, a query of one row of SQL texts, they
     stand in `sql` under their names as :name, and without a row there is nothing to do. `cleanup` is run before it each time:
-    it takes away what an attempt that was cut off has left.
-    `instead` says what happens where the database lacks what the step needs, other than nothing.
+    it takes away what an attempt that was cut off has left. `instead` says what happens where the database lacks what the
+    step needs, other than nothing. A step that `asks` is a question of a raw step, and what comes after it may depend on the
+    answer.
     """
 
     sql: str
-    table: str
-    lock: Lock
+    holds: tuple[Hold, ...] = ()
     needs: Needs = Needs.POSTGRES
     transactional: bool = True
-    moves_data: bool = False
+    work: Work = Work.NOTHING
     values: str | None = None
     cleanup: str | None = None
     instead: str | None = None
+    asks: bool = False
 
 
 def describe_step(step: Step) -> str:
     """An SQL comment for whoever reads the statement before it runs."""
-    notes = [f"{step.table}: {step.lock.value}"]
+    return f"-- {'; '.join(list_notes(step))}"
+
+
+def list_notes(step: Step) -> list[str]:
+    """What a step locks and what else to know of it, a phrase each."""
+    locks = sorted({hold.lock for hold in step.holds}, reverse=True)
+    notes = [
+        f"{', '.join(hold.where for hold in step.holds if hold.lock is lock)}: {lock.value}" for lock in locks
+    ] or ["locks no table"]
     if step.needs is not Needs.POSTGRES:
         instead = "" if step.instead is None else f", where {step.instead}"
         notes.append(f"left out without {step.needs.value}{instead}")
-    if step.moves_data:
-        notes.append("its time grows with the rows")
+    if step.work is not Work.NOTHING:
+        notes.append(step.work.value)
     if not step.transactional:
         notes.append("after the transaction, by itself")
-    return f"-- {'; '.join(notes)}"
+    if step.asks:
+        notes.append("a question: what comes after it may depend on the answer")
+    return notes
+
+
+_GUARD = "DO $aurum$\nBEGIN\n  IF {condition} THEN\n{body}\n  END IF;\nEND\n$aurum$"
+_INDENT = "    "
 
 
 def guard(needs: Needs, body: str) -> str:
     """A DO block that runs `body` (PL/pgSQL) where the database has what it needs, asking when it runs."""
-    condition = {
-        Needs.POSTGRES: "true",
-        Needs.HYPERTABLES: "EXISTS (SELECT FROM pg_extension WHERE extname = 'timescaledb')",
-        Needs.COMMUNITY: (
-            "EXISTS (SELECT FROM pg_extension WHERE extname = 'timescaledb')"
-            " AND current_setting('timescaledb.license', true) = 'timescale'"
-        ),
-    }[needs]
-    indented = "\n".join(f"    {line}" if line else "" for line in body.strip().splitlines())
-    return f"DO $aurum$\nBEGIN\n  IF {condition} THEN\n{indented}\n  END IF;\nEND\n$aurum$"
+    return _GUARD.format(condition=CONDITIONS[needs], body=indent(body.strip(), _INDENT))
+
+
+def read_inside(step: Step) -> str:
+    """The statements of a step without the guard around them, for a person to read."""
+    head, tail = _GUARD.format(condition=CONDITIONS[step.needs], body="\n").split("\n\n")
+    if not (step.sql.startswith(head) and step.sql.endswith(tail)):
+        return step.sql
+    return dedent(step.sql.removeprefix(head).removesuffix(tail)).strip()
+
+
+def sum_holds(holds: Iterable[Hold]) -> tuple[Hold, ...]:
+    """Of each table the strongest lock, in the order in which the tables come first."""
+    strongest: dict[tuple[str, Reach, str], Hold] = {}
+    for hold in holds:
+        key = (hold.table, hold.reach, hold.part)
+        if key not in strongest or hold.lock > strongest[key].lock:
+            strongest[key] = hold
+    return tuple(strongest.values())
+
+
+# SQL that says whether the database it runs in has what a step needs.
+CONDITIONS = {
+    Needs.POSTGRES: "true",
+    Needs.HYPERTABLES: "EXISTS (SELECT FROM pg_extension WHERE extname = 'timescaledb')",
+    Needs.COMMUNITY: (
+        "EXISTS (SELECT FROM pg_extension WHERE extname = 'timescaledb')"
+        " AND current_setting('timescaledb.license', true) = 'timescale'"
+    ),
+}

@@ -2,21 +2,50 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
-_PARAMETER = re.compile(r"\$(\d+)")
+from app.errors import MigrationRefused
+from app.timescale.locks import describe_statement
+from app.timescale.steps import Hold, Lock, Reach, Step
+from app.timescale.tokens import Kind, read_tokens, split_statements
+
+# What Piccolo asks for before it changes a foreign key, and what it is told: the database alone knows what it is called.
+_KEY_NAME = "fk_constraint_name"
+_KEY = re.compile(r"aurum_foreign_key_(\d+)")
+
+_DROP_KEY = """
+DO $aurum$
+DECLARE
+  known text := (
+    SELECT {column} FROM ({query}) AS keys LIMIT 1
+  );
+BEGIN
+  IF known IS NOT NULL THEN
+    EXECUTE format({statement}, known);
+  END IF;
+END
+$aurum$
+""".strip()
 
 
 class Tape:
     """Stands in for a connection: keeps every statement, with its arguments in it, and answers with no rows."""
 
     def __init__(self) -> None:
-        self.statements: list[str] = []
+        self.steps: list[Step] = []
+        self._keys: list[tuple[str, tuple[Any, ...]]] = []
 
     async def fetch(self, query: str, *arguments: Any) -> list[Any]:
-        self.statements.append(_bind(query, arguments).strip().rstrip(";"))
+        if _KEY_NAME in query:
+            self._keys.append((query, arguments))
+            return [{_KEY_NAME: f"aurum_foreign_key_{len(self._keys)}"}]
+        self.steps += [self._describe(sql) for sql in split_statements(bind_arguments(query, arguments))]
         return []
 
     async def execute(self, query: str, *arguments: Any) -> str:
@@ -36,6 +65,22 @@ class Tape:
     def transaction(self) -> _NoTransaction:
         return _NoTransaction()
 
+    def _describe(self, sql: str) -> Step:
+        """The step; where it drops the foreign key that was asked for, one that finds out its name when it runs."""
+        asked = _KEY.search(sql)
+        if asked is None:
+            return describe_statement(sql)
+        query, (schema, table, column) = self._keys[int(asked[1]) - 1]
+        name = table if schema == "public" else f"{schema}.{table}"
+        return Step(
+            _DROP_KEY.format(
+                column=_KEY_NAME,
+                query=" ".join(bind_arguments(query, (schema, table, column)).split()),
+                statement=write_literal(sql.replace("%", "%%").replace(asked[0], "%1$I")),
+            ),
+            (Hold(name, Lock.ACCESS_EXCLUSIVE), Hold(name, Lock.ACCESS_EXCLUSIVE, Reach.TIED, column)),
+        )
+
 
 class _NoTransaction:
     """What is written down is not run, so there is nothing to begin or to end."""
@@ -50,11 +95,49 @@ class _NoTransaction:
         pass
 
 
-def _bind(query: str, arguments: tuple[Any, ...]) -> str:
+def bind_arguments(query: str, arguments: tuple[Any, ...]) -> str:
+    """A query with its arguments in the places of $1, $2 and so on."""
     if not arguments:
         return query
-    # Only raw steps with arguments need it, and importing it takes a third of a second.
-    from sqlglot import exp  # noqa: PLC0415 - as said
+    literals = [write_literal(argument) for argument in arguments]
+    return "".join(
+        literals[int(token.text[1:]) - 1] if token.kind is Kind.PARAMETER else token.text
+        for token in read_tokens(query)
+    )
 
-    literals = [exp.convert(argument).sql("postgres") for argument in arguments]
-    return _PARAMETER.sub(lambda match: literals[int(match[1]) - 1], query)
+
+def write_literal(value: Any) -> str:
+    """A value as SQL, as PostgreSQL would have taken it for an argument. Raises MigrationRefused."""
+    if value is None:
+        return "NULL"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int | float | Decimal):
+        return _write_number(value)
+    if isinstance(value, str):
+        return "'" + value.replace("'", "''") + "'"
+    if isinstance(value, list | tuple):
+        return f"ARRAY[{', '.join(map(write_literal, value))}]" if value else "'{}'"
+    for kind, (sql_type, text) in _TYPED.items():
+        if isinstance(value, kind):
+            return f"'{text(value)}'::{sql_type(value)}"
+    raise MigrationRefused(
+        f"A raw step gives a {type(value).__name__} as an argument, which can't be written as SQL: give it as a text."
+    )
+
+
+def _write_number(value: float | Decimal) -> str:
+    if not math.isfinite(value):
+        return f"'{value}'::{'numeric' if isinstance(value, Decimal) else 'float8'}"
+    # Without parentheses, 2-$1 would become a comment.
+    return f"({value!s})" if value < 0 else str(value)
+
+
+_TYPED: dict[type, tuple[Any, Any]] = {
+    datetime: (lambda value: "timestamp" if value.tzinfo is None else "timestamptz", datetime.isoformat),
+    date: (lambda _: "date", date.isoformat),
+    time: (lambda value: "time" if value.tzinfo is None else "timetz", time.isoformat),
+    timedelta: (lambda _: "interval", lambda value: f"{value // timedelta(microseconds=1)} microseconds"),
+    UUID: (lambda _: "uuid", str),
+    bytes: (lambda _: "bytea", lambda value: f"\\x{value.hex()}"),
+}

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from datetime import timedelta
 
 from app.timescale.hypertable import Compression, ContinuousAggregate, Hypertable
-from app.timescale.steps import Lock, Needs, Step, guard
+from app.timescale.steps import Hold, Lock, Needs, Reach, Step, Work, guard
 
 
 def format_interval(span: timedelta) -> str:
@@ -93,12 +93,14 @@ PERFORM create_hypertable(
   by_range('{declared.time_column}', {format_interval(declared.chunk_interval)}),
   create_default_indexes => {"true" if declared.default_indexes else "false"}, if_not_exists => true, migrate_data => true
 );"""
-    return Step(guard(Needs.HYPERTABLES, body), table, Lock.ACCESS_EXCLUSIVE, Needs.HYPERTABLES, moves_data=True)
+    # Each chunk that the rows come into gets the foreign keys of the table.
+    holds = (Hold(table, Lock.ACCESS_EXCLUSIVE), Hold(table, Lock.SHARE_ROW_EXCLUSIVE, Reach.REFERRED))
+    return Step(guard(Needs.HYPERTABLES, body), holds, Needs.HYPERTABLES, work=Work.GROWS)
 
 
 def _set_chunk_interval(table: str, interval: timedelta) -> Step:
     body = f"PERFORM set_chunk_time_interval('\"{table}\"'::regclass, {format_interval(interval)});"
-    return Step(guard(Needs.HYPERTABLES, body), table, Lock.NONE, Needs.HYPERTABLES)
+    return Step(guard(Needs.HYPERTABLES, body), (Hold(table, Lock.NONE),), Needs.HYPERTABLES)
 
 
 def _make_plain(table: str) -> Step:
@@ -130,7 +132,8 @@ BEGIN
     EXECUTE statement;
   END LOOP;
 END;"""
-    return Step(guard(Needs.HYPERTABLES, body), table, Lock.ACCESS_EXCLUSIVE, Needs.HYPERTABLES, moves_data=True)
+    holds = (Hold(table, Lock.ACCESS_EXCLUSIVE), Hold(table, Lock.ACCESS_EXCLUSIVE, Reach.REFERRED))
+    return Step(guard(Needs.HYPERTABLES, body), holds, Needs.HYPERTABLES, work=Work.GROWS)
 
 
 def _set_retention(table: str, retention: timedelta | None) -> Step:
@@ -139,7 +142,7 @@ def _set_retention(table: str, retention: timedelta | None) -> Step:
         lines.append(f"PERFORM add_retention_policy('\"{table}\"'::regclass, {format_interval(retention)});")
     # Said, or a preview would promise that rows stay which the service drops.
     instead = None if retention is None else "the service drops what is too old"
-    return Step(guard(Needs.COMMUNITY, "\n".join(lines)), table, Lock.NONE, Needs.COMMUNITY, instead=instead)
+    return Step(guard(Needs.COMMUNITY, "\n".join(lines)), (Hold(table, Lock.NONE),), Needs.COMMUNITY, instead=instead)
 
 
 # --- compression --------------------------------------------------------------------------------------------------
@@ -159,7 +162,7 @@ def _plan_compression(table: str, old: Hypertable, new: Hypertable) -> Iterator[
     lines = f"""
 PERFORM remove_compression_policy('"{table}"'::regclass, if_exists => true);
 PERFORM add_compression_policy('"{table}"'::regclass, {format_interval(after.after)});"""
-    yield Step(guard(Needs.COMMUNITY, lines), table, Lock.NONE, Needs.COMMUNITY)
+    yield Step(guard(Needs.COMMUNITY, lines), (Hold(table, Lock.NONE),), Needs.COMMUNITY)
 
 
 def _settings(compression: Compression) -> tuple[object, ...]:
@@ -173,7 +176,7 @@ def _start_compression(table: str, time_column: str, compression: Compression) -
     order = ", ".join(compression.order_by) or f"{time_column} DESC"
     options.append(f"timescaledb.compress_orderby = '{order}'")
     body = f'ALTER TABLE "{table}" SET ({", ".join(options)});'
-    return Step(guard(Needs.COMMUNITY, body), table, Lock.ACCESS_EXCLUSIVE, Needs.COMMUNITY)
+    return Step(guard(Needs.COMMUNITY, body), (Hold(table, Lock.ACCESS_EXCLUSIVE),), Needs.COMMUNITY)
 
 
 def _stop_compression(table: str) -> Step:
@@ -181,7 +184,8 @@ def _stop_compression(table: str) -> Step:
 PERFORM remove_compression_policy('"{table}"'::regclass, if_exists => true);
 PERFORM decompress_chunk(chunk, true) FROM show_chunks('"{table}"'::regclass) AS chunk;
 ALTER TABLE "{table}" SET (timescaledb.compress = false);"""
-    return Step(guard(Needs.COMMUNITY, body), table, Lock.ACCESS_EXCLUSIVE, Needs.COMMUNITY, moves_data=True)
+    holds = (Hold(table, Lock.ACCESS_EXCLUSIVE),)
+    return Step(guard(Needs.COMMUNITY, body), holds, Needs.COMMUNITY, work=Work.GROWS)
 
 
 # --- continuous aggregates ----------------------------------------------------------------------------------------
@@ -199,7 +203,13 @@ def _archive_aggregate(table: str, aggregate: ContinuousAggregate) -> Step:
 CREATE TABLE "{name}__archive" AS SELECT * FROM "{name}";
 COMMENT ON TABLE "{name}__archive" IS '{_sign(aggregate)}';
 DROP MATERIALIZED VIEW "{name}";"""
-    return Step(guard(Needs.COMMUNITY, body), table, Lock.SHARE_ROW_EXCLUSIVE, Needs.COMMUNITY, moves_data=True)
+    # The table too: TimescaleDB takes its trigger from it.
+    holds = (
+        Hold(name, Lock.ACCESS_EXCLUSIVE),
+        Hold(table, Lock.ACCESS_EXCLUSIVE),
+        Hold(f"{name}__archive", Lock.NEW),
+    )
+    return Step(guard(Needs.COMMUNITY, body), holds, Needs.COMMUNITY, work=Work.GROWS)
 
 
 def _add_aggregate(table: str, time_column: str, aggregate: ContinuousAggregate) -> Step:
@@ -233,7 +243,8 @@ BEGIN
     END IF;
   END IF;
 END;"""
-    return Step(guard(Needs.COMMUNITY, body), table, Lock.SHARE_ROW_EXCLUSIVE, Needs.COMMUNITY, moves_data=True)
+    holds = (Hold(name, Lock.NEW), Hold(table, Lock.SHARE_ROW_EXCLUSIVE))
+    return Step(guard(Needs.COMMUNITY, body), holds, Needs.COMMUNITY, work=Work.GROWS)
 
 
 def _set_refresh(aggregate: ContinuousAggregate) -> Step:
@@ -245,7 +256,7 @@ PERFORM add_continuous_aggregate_policy(
   '"{aggregate.name}"'::regclass,
   start_offset => {start}, end_offset => {format_interval(refresh.end_offset)}, schedule_interval => {format_interval(refresh.every)}
 );"""
-    return Step(guard(Needs.COMMUNITY, body), aggregate.name, Lock.NONE, Needs.COMMUNITY)
+    return Step(guard(Needs.COMMUNITY, body), (Hold(aggregate.name, Lock.NONE),), Needs.COMMUNITY)
 
 
 def _fill_aggregate(table: str, time_column: str, aggregate: ContinuousAggregate) -> Step:
@@ -261,10 +272,9 @@ FROM "{table}"
 HAVING time_bucket({bucket}, min("{time_column}") + {bucket} - INTERVAL '1 microsecond') <= time_bucket({bucket}, max("{time_column}"))"""
     return Step(
         f"CALL refresh_continuous_aggregate('\"{aggregate.name}\"', :first, :last)",
-        table,
-        Lock.NONE,
+        (Hold(aggregate.name, Lock.EXCLUSIVE), Hold(table, Lock.ACCESS_SHARE)),
         Needs.COMMUNITY,
         transactional=False,
-        moves_data=True,
+        work=Work.GROWS,
         values=values.strip(),
     )

@@ -231,12 +231,12 @@ async def test_a_preview_says_what_each_step_locks_and_needs(
     assert result.success
     notes = [line for line in capsys.readouterr().out.splitlines() if line.startswith("-- ")]
     assert notes == [
-        "-- readings: SHARE ROW EXCLUSIVE (reads go on, writes wait); left out without TimescaleDB Community; "
-        "its time grows with the rows",
+        "-- readings: SHARE ROW EXCLUSIVE (reads go on, writes wait); readings_hourly: new, nobody waits; "
+        "left out without TimescaleDB Community; its time grows with the rows",
         "-- readings_hourly: no lock; left out without TimescaleDB Community",
         "-- readings: no lock; left out without TimescaleDB Community, where the service drops what is too old",
-        "-- readings: no lock; left out without TimescaleDB Community; its time grows with the rows; "
-        "after the transaction, by itself",
+        "-- readings_hourly: EXCLUSIVE (reads go on, writes wait); readings: ACCESS SHARE (reads and writes go on); "
+        "left out without TimescaleDB Community; its time grows with the rows; after the transaction, by itself",
     ]
     assert await project.fetch("SELECT to_regclass('readings_hourly')::text") == [(None,)]
 
