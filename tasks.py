@@ -383,9 +383,7 @@ def migrate_rollback(_: Context, yes: bool = False) -> None:
 def migrate_to(_: Context, id: str, yes: bool = False) -> None:  # noqa: A002 - the option's name
     """Goes forwards or back to a migration."""
     with report_errors(), open_piccolo():
-        known = list_migrations()
-        if id not in (*known, "base"):
-            raise InvalidInput(f"There is no migration {id}: choose base or one of {', '.join(known)}.")
+        _require_migration(id)
         state = asyncio.run(_read_state())
         surplus = [name for name in state.applied if id == "base" or name > id]
         if surplus:
@@ -394,6 +392,35 @@ def migrate_to(_: Context, id: str, yes: bool = False) -> None:  # noqa: A002 - 
             migrate_forwards(until=id)
         else:
             say(f"The database is at {id} already.")
+
+
+def _require_migration(id: str) -> None:  # noqa: A002 - as the option is called
+    known = list_migrations()
+    if id not in (*known, "base"):
+        raise InvalidInput(f"There is no migration {id}: choose base or one of {', '.join(known)}.")
+
+
+@task(
+    help={
+        "to": "the migration to be at, forwards or back; `base` is before the first",
+        "json": "for programs: {at, server, leftovers, migrations, losses}, as JSON",
+    }
+)
+def migrate_preview(_: Context, to: str = "", json: bool = False) -> None:
+    """Shows every statement that would run, what it locks and how much of it there is; changes nothing."""
+    from app.migrations.preview import describe_preview, preview_migrations
+
+    with report_errors(), open_piccolo():
+        from piccolo_conf import DB
+
+        if to:
+            _require_migration(to)
+        preview = asyncio.run(preview_migrations(DB, APP_CONFIG, to or None))
+        if json:
+            _print_json(preview)
+        else:
+            for line in describe_preview(preview):
+                say(line)
 
 
 @task(help={"json": "for programs: {migration, pending, unknown}, as JSON"})

@@ -25,10 +25,10 @@ from app.errors import MigrationFailed, MigrationRefused
 from app.migrations.state import list_migrations, read_state, require_known, require_order, require_unedited
 from app.migrations.watch import describe_session, watch
 from app.timescale.autogenerate import read_hypertables
-from app.timescale.files import find_folder, load_manager, load_managers, load_modules
+from app.timescale.files import find_folder, load_managers, load_modules
 from app.timescale.journal import LOCK, name_user
 from app.timescale.leftovers import find_leftovers, record_steps, run_leftovers
-from app.timescale.manager import TimescaleMigrationManager, set_lock_timeout
+from app.timescale.manager import TimescaleMigrationManager, load_own_manager, set_lock_timeout
 from app.timescale.moves import DataMigrationManager
 from app.timescale.statements import ENABLE_TIMESCALE
 from app.timescale.steps import Step
@@ -132,10 +132,10 @@ async def _run_one(
     backwards: bool = False,
 ) -> None:
     began = time.monotonic()
-    first = await _load(app, migration_id, module)
+    first = await load_own_manager(app, migration_id, module)
 
     async def run() -> None:
-        manager = await _load(app, migration_id, module)
+        manager = await load_own_manager(app, migration_id, module)
         if isinstance(manager, DataMigrationManager):
             with terminal.show_progress(migration_id, "rows") as manager.on_progress:
                 await _run_recorded(engine, app, connection, manager, backwards)
@@ -148,16 +148,6 @@ async def _run_one(
     await _finish(connection)
     done = "reversed" if backwards else "applied"
     terminal.say(f"{migration_id}  {getattr(module, 'DESCRIPTION', '')}: {done} in {time.monotonic() - began:.1f} s.")
-
-
-async def _load(app: AppConfig, migration_id: str, module: MigrationModule) -> TimescaleMigrationManager:
-    manager = await load_manager(app, migration_id, module)
-    if not isinstance(manager, TimescaleMigrationManager):
-        raise MigrationRefused(
-            f"The migration {migration_id} is Piccolo's own kind, which keeps no journal: "
-            "make it with invoke migration or invoke migration-empty."
-        )
-    return manager
 
 
 async def _persist(

@@ -18,12 +18,12 @@ from io import StringIO
 from typing import Any
 
 from piccolo.apps.migrations.auto.migration_manager import MigrationManager
-from piccolo.conf.apps import Finder
+from piccolo.conf.apps import AppConfig, Finder, MigrationModule
 from piccolo.engine import engine_finder
 
 from app.engine import Engine
 from app.errors import MigrationRefused
-from app.timescale.files import compute_checksum, find_folder, list_files
+from app.timescale.files import compute_checksum, find_folder, list_files, load_manager
 from app.timescale.hypertable import Hypertable
 from app.timescale.indexes import Index, plan_indexes
 from app.timescale.journal import LOCK, Event, is_done, write_entry
@@ -188,6 +188,17 @@ class TimescaleMigrationManager(MigrationManager):
     def _compute_checksum(self) -> str:
         folder = find_folder(Finder().get_app_config(app_name=self.app_name))
         return compute_checksum(list_files(folder)[self.migration_id])
+
+
+async def load_own_manager(app: AppConfig, migration_id: str, module: MigrationModule) -> TimescaleMigrationManager:
+    """What one file asks for. Raises MigrationRefused, also where the file is one of Piccolo's own."""
+    manager = await load_manager(app, migration_id, module)
+    if not isinstance(manager, TimescaleMigrationManager):
+        raise MigrationRefused(
+            f"The migration {migration_id} is Piccolo's own kind, which keeps no journal: "
+            "make it with invoke migration or invoke migration-empty."
+        )
+    return manager
 
 
 async def set_lock_timeout(connection: Any) -> None:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from enum import Enum
 from textwrap import dedent, indent
 
+from app.timescale.statements import ENABLE_TIMESCALE
+
 
 class Needs(Enum):
     """What a step needs of the database. Where it isn't there the step does nothing: `timescale-apply` makes up for it."""
@@ -112,11 +114,6 @@ class Step:
 
 def describe_step(step: Step) -> str:
     """An SQL comment for whoever reads the statement before it runs."""
-    return f"-- {'; '.join(list_notes(step))}"
-
-
-def list_notes(step: Step) -> list[str]:
-    """What a step locks and what else to know of it, a phrase each."""
     locks = sorted({hold.lock for hold in step.holds}, reverse=True)
     notes = [
         f"{', '.join(hold.where for hold in step.holds if hold.lock is lock)}: {lock.value}" for lock in locks
@@ -124,13 +121,17 @@ def list_notes(step: Step) -> list[str]:
     if step.needs is not Needs.POSTGRES:
         instead = "" if step.instead is None else f", where {step.instead}"
         notes.append(f"left out without {step.needs.value}{instead}")
-    if step.work is not Work.NOTHING:
-        notes.append(step.work.value)
+    return f"-- {'; '.join([*notes, *list_facts(step)])}"
+
+
+def list_facts(step: Step) -> list[str]:
+    """What else there is to know of a step wherever it runs, a phrase each."""
+    facts = [] if step.work is Work.NOTHING else [step.work.value]
     if not step.transactional:
-        notes.append("after the transaction, by itself")
+        facts.append("after the transaction, by itself")
     if step.asks:
-        notes.append("a question: what comes after it may depend on the answer")
-    return notes
+        facts.append("a question: what comes after it may depend on the answer")
+    return facts
 
 
 _GUARD = "DO $aurum$\nBEGIN\n  IF {condition} THEN\n{body}\n  END IF;\nEND\n$aurum$"
@@ -144,6 +145,8 @@ def guard(needs: Needs, body: str) -> str:
 
 def read_inside(step: Step) -> str:
     """The statements of a step without the guard around them, for a person to read."""
+    if step.sql == ENABLE_TIMESCALE:
+        return "CREATE EXTENSION timescaledb"
     head, tail = _GUARD.format(condition=CONDITIONS[step.needs], body="\n").split("\n\n")
     if not (step.sql.startswith(head) and step.sql.endswith(tail)):
         return step.sql

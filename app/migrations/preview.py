@@ -1,0 +1,245 @@
+"""What a run would do to this very database, statement by statement. Reads only: it creates nothing, not even bookkeeping."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+
+import msgspec
+from piccolo.conf.apps import AppConfig
+
+from app.database import Connection, explain_refusal, probe_edition, translate_errors
+from app.engine import Engine
+from app.errors import MigrationRefused
+from app.migrations.extent import Extent, measure_tables, resolve_holds
+from app.migrations.losses import count_losses
+from app.migrations.state import MigrationState, read_state, require_known, require_order, require_unedited
+from app.timescale.files import find_folder, load_modules
+from app.timescale.journal import Event
+from app.timescale.leftovers import has_leftovers
+from app.timescale.locks import describe_statement
+from app.timescale.manager import load_own_manager
+from app.timescale.statements import CAN_ENABLE, ENABLE_TIMESCALE, TIMESCALE_POLICY
+from app.timescale.steps import CONDITIONS, Hold, Lock, Needs, Reach, Step, list_facts, read_inside
+
+BASE = "base"  # before the first migration
+
+
+class LockedTable(msgspec.Struct, frozen=True):
+    """A lock that a step takes, what waits for it, and the table with its extent, which is None where it isn't there yet."""
+
+    table: str
+    lock: str
+    extent: Extent | None
+
+
+class StepPreview(msgspec.Struct, frozen=True):
+    """`statement` runs as it is; `shown` is what a person wants to read of it, without the question for the edition.
+
+    `left_out` is None where only the run can tell. `values` is a query for what :names in the statement stand for.
+    """
+
+    statement: str
+    shown: str
+    locks: list[LockedTable]
+    notes: list[str]
+    left_out: bool | None
+    transactional: bool
+    values: str | None
+
+
+class MigrationPreview(msgspec.Struct, frozen=True):
+    """`event` is what would become of it; `refusal` says why its steps can't be told, where they can't."""
+
+    migration: str
+    description: str
+    event: Event
+    steps: list[StepPreview]
+    refusal: str | None
+
+
+class Preview(msgspec.Struct, frozen=True):
+    """`at` is the newest migration the database has; `leftovers` run before anything else; `losses` are counted rows."""
+
+    at: str | None
+    server: str
+    leftovers: list[StepPreview]
+    migrations: list[MigrationPreview]
+    losses: dict[str, int]
+
+
+async def preview_migrations(engine: Engine, app: AppConfig, to: str | None = None) -> Preview:
+    """What invoke migrate would do or, with `to`, what invoke migrate-to would, in either direction.
+
+    Raises what they would raise before they do anything.
+    """
+    modules = load_modules(app)
+    with explain_refusal():
+        connection = await engine.get_new_connection()
+    try:
+        with translate_errors():
+            async with connection.transaction(isolation="repeatable_read", readonly=True):
+                state = await read_state(connection, tuple(modules))
+                require_known(state)
+                chosen, event = _choose(state, to)
+                if event is Event.APPLIED:
+                    require_order(state)
+                    await require_unedited(connection, find_folder(app), state, accept=False)
+                viewer = _Viewer(connection, **(await connection.fetch(_ABILITIES))[0])
+                leftovers = [await viewer.view(step) for step in await _read_leftovers(connection)]
+                migrations = []
+                for migration_id in chosen:
+                    manager = await load_own_manager(app, migration_id, modules[migration_id])
+                    steps, refusal = [], None
+                    try:
+                        steps = await manager.list_steps(backwards=event is Event.REVERSED)
+                    except MigrationRefused as error:
+                        refusal = str(error)
+                    viewed = [await viewer.view(step) for step in steps]
+                    migrations.append(MigrationPreview(migration_id, manager.description, event, viewed, refusal))
+                server = str(await probe_edition(connection, timescale="auto"))
+    finally:
+        await connection.close()
+    losses = await count_losses(engine, app, chosen) if event is Event.REVERSED else {}
+    return Preview(state.applied[-1] if state.applied else None, server, leftovers, migrations, losses)
+
+
+def _choose(state: MigrationState, to: str | None) -> tuple[list[str], Event]:
+    """What to go through, in order."""
+    surplus = [name for name in state.applied if to is not None and (to == BASE or name > to)]
+    if surplus:
+        return surplus[::-1], Event.REVERSED
+    return [name for name in state.pending if to is None or (to in state.pending and name <= to)], Event.APPLIED
+
+
+async def _read_leftovers(connection: Connection) -> list[Step]:
+    if not await has_leftovers(connection):
+        return []
+    rows = await connection.fetch("SELECT statement, query FROM migration_step ORDER BY id")
+    return [replace(describe_statement(row["statement"], transactional=False), values=row["query"]) for row in rows]
+
+
+_ABILITIES = f"""
+SELECT {CONDITIONS[Needs.HYPERTABLES]} AS hypertables, coalesce({CONDITIONS[Needs.COMMUNITY]}, false) AS community,
+       {CAN_ENABLE} AS can_enable, {TIMESCALE_POLICY} = 'require' AS required
+"""
+
+
+@dataclass
+class _Viewer:
+    """Looks at steps in the order in which they would run, in a database that can do this much."""
+
+    connection: Connection
+    hypertables: bool
+    community: bool
+    can_enable: bool
+    required: bool
+    _enabled: bool = False
+    _extents: dict[str, Extent] = field(default_factory=dict)
+
+    async def view(self, step: Step) -> StepPreview:
+        left_out, note = self._find_left_out(step)
+        holds: tuple[Hold, ...] = () if left_out else await resolve_holds(self.connection, step.holds)
+        await self._measure({hold.table for hold in holds if hold.lock > Lock.NEW})
+        notes = [*([note] if note else []), *(list_facts(step) if not left_out else [])]
+        return StepPreview(
+            statement=step.sql,
+            shown=read_inside(step),
+            locks=[LockedTable(hold.where, hold.lock.value, self._find_extent(hold)) for hold in holds],
+            notes=notes,
+            left_out=left_out,
+            transactional=step.transactional,
+            values=step.values,
+        )
+
+    async def _measure(self, tables: set[str]) -> None:
+        # A hypertable is measured chunk by chunk, which is worth doing once.
+        self._extents |= await measure_tables(self.connection, tables - self._extents.keys())
+
+    def _find_extent(self, hold: Hold) -> Extent | None:
+        return self._extents.get(hold.table) if hold.lock > Lock.NEW and hold.reach is Reach.TABLE else None
+
+    def _find_left_out(self, step: Step) -> tuple[bool | None, str | None]:
+        if step.sql == ENABLE_TIMESCALE:
+            self._enabled = self.can_enable
+            if self.can_enable:
+                return False, None
+            if self.required and not self.hypertables:
+                return False, "fails here: AURUM_TIMESCALE=require, and it can't be had"
+            why = "it is there already" if self.hypertables else "it can't be had, or AURUM_TIMESCALE=off"
+            return True, f"left out here: {why}"
+        has = {Needs.POSTGRES: True, Needs.HYPERTABLES: self.hypertables, Needs.COMMUNITY: self.community}[step.needs]
+        if has or (self._enabled and step.needs is Needs.HYPERTABLES):
+            return False, None
+        if self._enabled:
+            return None, f"left out unless the TimescaleDB that is enabled here is {step.needs.value}"
+        return True, f"left out here: needs {step.needs.value}"
+
+
+# --- for a person -------------------------------------------------------------------------------------------------
+
+
+def describe_preview(preview: Preview) -> Iterable[str]:
+    """The lines that show it: SQL, and comments before each statement that say what it does to whom."""
+    yield f"-- {preview.server}, at {preview.at or BASE}. Nothing of this is run."
+    if preview.leftovers:
+        yield "\n-- ==== Left over from a migration that was cut off: runs first, each step by itself"
+        for step in preview.leftovers:
+            yield from _describe_step(step)
+    for migration in preview.migrations:
+        yield f"\n-- ==== {migration.migration}  {migration.description}: {_BECOMES[migration.event]}"
+        if migration.refusal is not None:
+            yield f"-- {migration.refusal}"
+            continue
+        for step in migration.steps:
+            if step.transactional:
+                yield from _describe_step(step)
+        yield "\n-- and the bookkeeping in migration and migration_journal; all of this is one transaction"
+        for step in migration.steps:
+            if not step.transactional:
+                yield from _describe_step(step)
+    if not preview.migrations:
+        yield "\n-- Nothing to apply or to reverse."
+    if preview.losses:
+        held = ", ".join(f"{rows:,} of {name}" for name, rows in preview.losses.items())
+        yield f"\n-- Going back drops {sum(preview.losses.values()):,} rows or values ({held}), and only with --yes."
+
+
+_BECOMES = {Event.APPLIED: "to be applied", Event.REVERSED: "to be reversed"}
+
+
+def _describe_step(step: StepPreview) -> Iterable[str]:
+    yield ""
+    new = [locked.table for locked in step.locks if locked.lock == Lock.NEW.value]
+    if new:
+        yield f"-- {', '.join(new)}: {Lock.NEW.value}"
+    for locked in step.locks:
+        if locked.lock != Lock.NEW.value:
+            yield f"-- {locked.table}: {locked.lock}{_describe_extent(locked.extent)}"
+    for note in step.notes:
+        yield f"-- {note}"
+    if step.values is not None:
+        names = "\n".join(f"--   {line}" for line in step.values.splitlines())
+        yield f"-- with the values of\n{names}"
+    yield f"{step.shown};" if not step.shown.endswith(";") else step.shown
+
+
+def _describe_extent(extent: Extent | None) -> str:
+    if extent is None:
+        return ""
+    rows = "rows that were never counted" if extent.rows is None else f"about {_count(extent.rows, 'row')}"
+    chunks = "" if extent.chunks is None else f" in {_count(extent.chunks, 'chunk')}"
+    return f": {rows}, {_describe_size(extent.size_bytes)}{chunks}"
+
+
+def _count(many: int, what: str) -> str:
+    return f"{many:,} {what}{'' if many == 1 else 's'}"
+
+
+def _describe_size(size_bytes: int) -> str:
+    size, unit = float(size_bytes), "bytes"
+    for unit in ("bytes", "kB", "MB", "GB", "TB"):
+        if size < 1024 or unit == "TB":
+            break
+        size /= 1024
+    return f"{size:,.0f} {unit}" if unit in {"bytes", "kB"} else f"{size:,.1f} {unit}"
