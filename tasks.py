@@ -423,6 +423,21 @@ def migrate_preview(_: Context, to: str = "", json: bool = False) -> None:
                 say(line)
 
 
+@task(help={"file": "where to write it; without it, it is printed"})
+def migrate_sql(_: Context, file: str = "") -> None:
+    """Writes all migrations as one psql script, which may be run again at any time; asks no database."""
+    from app.migrations.script import write_script
+
+    with report_errors():
+        _name_no_server()
+        script = asyncio.run(write_script(APP_CONFIG))
+        if file:
+            Path(file).write_text(script, encoding="utf-8")
+            say(f"Wrote {file}: run it with psql --no-psqlrc --file {file} DATABASE_URL.")
+        else:
+            print(script, end="")  # noqa: T201 - for a file or for psql
+
+
 @task(help={"json": "for programs: {migration, pending, unknown}, as JSON"})
 def migrate_current(_: Context, json: bool = False) -> None:
     """Shows the newest migration that the database has."""
