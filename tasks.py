@@ -490,14 +490,8 @@ def migrate_check(_: Context, json: bool = False) -> None:
         if json:
             _print_json({**msgspec.to_builtins(result), "exit_code": result.exit_code})
         else:
-            for name in result.pending:
-                say(f"{name} is not applied: run invoke migrate.")
-            for difference in result.differences:
-                say(f"{difference}.")
-            if result.moved_on is not None:
-                say(result.moved_on)
-            if result.exit_code == 0:
-                say("Migrations, database and tables are in step.")
+            for sentence in result.describe():
+                say(sentence)
         sys.exit(result.exit_code)
 
 

@@ -27,6 +27,8 @@ ACQUIRE_TIMEOUT = 10.0  # seconds, to get a connection of the pool
 CLOSE_TIMEOUT = 5.0  # seconds, for what is under way when the pool closes
 OLDEST_POSTGRES = 15
 AWAY = "The database can't be reached just now: try again in a moment."
+# Every statement fails where a database has another version of TimescaleDB than the server can load.
+NO_LIBRARY = "The server doesn't have the version of an extension that this database uses, TimescaleDB's most likely"
 BAD_CHARACTER = "A text has a character that can't be stored or looked for, such as NUL."
 
 
@@ -150,6 +152,8 @@ def explain_refusal() -> Iterator[None]:
         raise DatabaseUnavailable(f"The database refuses the role of DATABASE_URL: {describe_error(error)}.") from error
     except UNREACHABLE as error:
         raise DatabaseUnavailable(f"The database of DATABASE_URL can't be reached: {describe_error(error)}.") from error
+    except asyncpg.UndefinedFileError as error:
+        raise DatabaseUnavailable(f"{NO_LIBRARY}: {describe_error(error)}.") from error
     except (ValueError, OverflowError, asyncpg.InterfaceError):
         # Without the reason, which may quote a part of the password.
         raise DatabaseUnavailable(
@@ -183,6 +187,8 @@ def translate_errors() -> Iterator[None]:
         raise
     except UNREACHABLE as error:
         raise DatabaseUnavailable(AWAY) from error
+    except asyncpg.UndefinedFileError as error:
+        raise DatabaseUnavailable(f"{NO_LIBRARY}: {describe_error(error)}.") from error
     except (asyncpg.DeadlockDetectedError, asyncpg.SerializationError) as error:
         raise DatabaseBusy("Others changed the same rows at the same time: try again in a moment.") from error
     except (asyncpg.InterfaceError, asyncpg.InternalClientError) as error:

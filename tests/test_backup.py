@@ -42,7 +42,7 @@ from app.ops.manifest import Backup, Manifest, name_manifest, read_manifest, wri
 from app.ops.programs import NAMES, choose_programs
 from app.ops.restore import restore
 from app.ops.session import make_environment, open_session
-from app.timescale.drift import read_catalogue
+from app.timescale.definitions import read_catalogue
 from app.timescale.statements import ENABLE_TIMESCALE
 from tests.conftest import (
     ROOT,
@@ -131,7 +131,8 @@ async def read_everything(url: str) -> Counter[str]:
 async def read_definitions(url: str) -> dict[tuple[str, str], str]:
     connection = await asyncpg.connect(url)
     try:
-        return await read_catalogue(connection, "public", await probe_edition(connection, timescale="auto"))
+        edition = await probe_edition(connection, timescale="auto")
+        return await read_catalogue(connection, "public", hypertables=edition.has_hypertables)
     finally:
         await connection.close()
 

@@ -23,11 +23,11 @@ from app.database import CLOSE_TIMEOUT, describe_error, explain_refusal, transla
 from app.engine import UNREACHABLE, Engine
 from app.errors import MigrationFailed, MigrationRefused
 from app.migrations.state import list_migrations, read_state, require_known, require_order, require_unedited
-from app.migrations.watch import describe_session, watch
+from app.migrations.watch import find_runs, watch
 from app.timescale.autogenerate import read_hypertables
 from app.timescale.files import find_folder, load_managers, load_modules
 from app.timescale.journal import LOCK, name_user
-from app.timescale.leftovers import find_leftovers, record_steps, run_leftovers
+from app.timescale.leftovers import read_leftovers, record_steps, run_leftovers
 from app.timescale.manager import TimescaleMigrationManager, load_own_manager, set_lock_timeout
 from app.timescale.moves import DataMigrationManager
 from app.timescale.statements import ENABLE_TIMESCALE
@@ -39,14 +39,6 @@ LONGEST_PAUSE = 20.0  # seconds between two of them
 CATCHING_UP = "catching up"
 UNTOUCHED = "and all is as it was before it"
 GOES_ON = "and the batches before that stay: the next run goes on from there"
-
-_HOLDER = """
-SELECT pid, usename, application_name, backend_type, NULL AS state, host(client_addr) AS client,
-       date_trunc('second', clock_timestamp() - backend_start)::text AS since
-FROM pg_locks JOIN pg_stat_activity USING (pid)
-WHERE locktype = 'advisory' AND granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
-  AND (classid::bigint << 32) + objid::bigint = $1
-"""
 
 
 @dataclass(frozen=True)
@@ -84,7 +76,7 @@ async def reverse_migrations(engine: Engine, app: AppConfig, migration_ids: Sequ
     modules = load_modules(app)
     async with _run_alone(engine, app, terminal) as connection:
         # What is left of those that go needn't be done, and may be why they go.
-        if await find_leftovers(connection) - set(migration_ids):
+        if {migration for migration, _ in await read_leftovers(connection)} - set(migration_ids):
             await _finish(connection)
         state = await read_state(connection, tuple(modules))
         for migration_id in sorted(set(migration_ids) & set(state.applied), reverse=True):
@@ -250,12 +242,10 @@ async def _require_writable(connection: Any) -> None:
 
 async def _lock(connection: Any, terminal: Terminal) -> None:
     """Asks again and again rather than wait in the server, where a waiting query would hold back VACUUM."""
-    said: list[str] = []
+    said = False
     while not await connection.fetchval("SELECT pg_try_advisory_lock($1)", LOCK):
-        holders = [describe_session(row) for row in await connection.fetch(_HOLDER, LOCK)]
-        if holders and not said:
-            said = holders
-            terminal.warn(
-                f"Another run is under way on this database, and this one waits for it: {'; '.join(holders)}."
-            )
+        runs = await find_runs(connection)
+        if runs and not said:
+            said = True
+            terminal.warn(f"Another run is under way on this database, and this one waits for it: {'; '.join(runs)}.")
         await asyncio.sleep(0.3)

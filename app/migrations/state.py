@@ -137,14 +137,19 @@ def require_known(state: MigrationState) -> None:
         )
 
 
-def require_order(state: MigrationState) -> None:
-    """Raises MigrationRefused when a file that isn't applied sorts before one that is.
+def find_disordered(state: MigrationState) -> list[str]:
+    """The migrations that aren't applied and sort before one that is.
 
-    Files are applied in the order of their ids, and what comes after was generated without it.
+    Files are applied in the order of their ids, and what comes after was generated without them.
     """
-    if state.pending and state.applied and state.pending[0] < state.applied[-1]:
+    return [name for name in state.pending if state.applied and name < state.applied[-1]]
+
+
+def require_order(state: MigrationState) -> None:
+    """Raises MigrationRefused when a file that isn't applied sorts before one that is."""
+    if disordered := find_disordered(state):
         raise MigrationRefused(
-            f"The migration {state.pending[0]} comes before {state.applied[-1]}, which is applied: they were made on two "
+            f"The migration {disordered[0]} comes before {state.applied[-1]}, which is applied: they were made on two "
             "branches. Give the file an ID that is later than every other (its name too), look whether it still says what "
             "was meant after those, and run this again."
         )

@@ -1,4 +1,4 @@
-"""Says what a migration that takes long is waiting for, or how far it is, from a connection beside it."""
+"""Who runs migrations, and what one that takes long is waiting for, or how far it is, from a connection beside it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 import asyncpg
 
 from app.engine import UNREACHABLE, Engine
+from app.timescale.journal import LOCK
 
 FIRST_LOOK = 0.3  # seconds: most migrations are done before
 INTERVAL = 0.5  # seconds
@@ -20,6 +21,13 @@ _BLOCKERS = """
 SELECT pid, usename, application_name, backend_type, state, host(client_addr) AS client,
        date_trunc('second', clock_timestamp() - xact_start)::text AS since
 FROM pg_stat_activity WHERE pid = ANY (pg_blocking_pids($1)) ORDER BY xact_start
+"""
+_RUNS = """
+SELECT pid, usename, application_name, backend_type, NULL AS state, host(client_addr) AS client,
+       date_trunc('second', clock_timestamp() - backend_start)::text AS since
+FROM pg_locks JOIN pg_stat_activity USING (pid)
+WHERE locktype = 'advisory' AND granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+  AND (classid::bigint << 32) + objid::bigint = $1
 """
 _PROGRESS = """
 SELECT format('%s of %s, %s of %s blocks', command, relid::regclass, blocks_done, blocks_total)
@@ -65,6 +73,11 @@ async def _look(engine: Engine, pid: int, found: Watch, warn: Callable[[str], No
             await asyncio.sleep(INTERVAL)
     finally:
         connection.terminate()
+
+
+async def find_runs(connection: Any) -> list[str]:
+    """Who has the lock of the migrations on this database, each as a person would be told; the connection itself too."""
+    return [describe_session(row) for row in await connection.fetch(_RUNS, LOCK)]
 
 
 def describe_session(row: Any) -> str:

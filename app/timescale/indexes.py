@@ -6,10 +6,18 @@ hypertables, and there a transaction for each chunk. Neither can be in the migra
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from app.timescale.steps import Hold, Lock, Step, Work
+
+_STATEMENT = re.compile(
+    r"""\s*(?:CREATE(?:\s+UNIQUE)?|DROP)\s+INDEX\s+(?::?CONCURRENTLY\s+)?(?:IF\s+(?:NOT\s+)?EXISTS\s+)?"""
+    r"""("(?:[^"]|"")+"|[\w$]+)""",
+    re.IGNORECASE,
+)
+_UNHURRIED = re.compile(r"\bCONCURRENTLY\b|\bWITH\s*\(\s*timescaledb\.transaction_per_chunk\s*\)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -45,6 +53,19 @@ def plan_indexes(
         *(Step(f'DROP INDEX "{index.name}"', (Hold(table, Lock.ACCESS_EXCLUSIVE),)) for index in gone),
         *(Step(_create(table, index, head=f"CREATE {_kind(index)}"), (Hold(table, Lock.SHARE),)) for index in come),
     ]
+
+
+def find_index(statement: str) -> str | None:
+    """The name of the index that a statement makes or drops; None where it does something else."""
+    match = _STATEMENT.match(statement)
+    if match is None:
+        return None
+    return match[1][1:-1].replace('""', '"') if match[1].startswith('"') else match[1].lower()
+
+
+def make_transactional(statement: str) -> str:
+    """The statement that makes or drops an index, for a table that nobody uses, so that a transaction can have it."""
+    return _UNHURRIED.sub("", statement)
 
 
 def _kind(index: Index) -> str:

@@ -37,11 +37,12 @@ async def has_leftovers(connection: Any) -> bool:
     return bool(await connection.fetchval("SELECT to_regclass('migration_step') IS NOT NULL"))
 
 
-async def find_leftovers(connection: Any) -> set[str]:
-    """The migrations that have something left to do."""
+async def read_leftovers(connection: Any) -> list[tuple[str, str]]:
+    """What a run that was cut off has left to do: pairs of a migration and a statement, in their order."""
     if not await has_leftovers(connection):
-        return set()
-    return {row["migration"] for row in await connection.fetch("SELECT DISTINCT migration FROM migration_step")}
+        return []
+    rows = await connection.fetch("SELECT migration, statement FROM migration_step ORDER BY id")
+    return [(row["migration"], row["statement"]) for row in rows]
 
 
 async def run_leftovers(connection: Any) -> None:

@@ -25,7 +25,7 @@ from app.engine import Engine
 from app.errors import MigrationRefused
 from app.timescale.files import compute_checksum, find_folder, list_files, load_manager
 from app.timescale.hypertable import Hypertable
-from app.timescale.indexes import Index, plan_indexes
+from app.timescale.indexes import Index, find_index, make_transactional, plan_indexes
 from app.timescale.journal import LOCK, Event, is_done, write_entry
 from app.timescale.leftovers import record_steps, run_leftovers
 from app.timescale.locks import describe_statement, settle_new
@@ -66,11 +66,11 @@ class TimescaleMigrationManager(MigrationManager):
         self.transitions: list[Transition] = []
         self.index_changes: list[IndexChange] = []
         self.afterwards: list[tuple[str, str]] = []
-        self._enables_timescale = False
+        self.enables_timescale = False
 
     def enable_timescale(self) -> None:
         """CREATE EXTENSION timescaledb where the server has it and AURUM_TIMESCALE allows it. It stays when going back."""
-        self._enables_timescale = True
+        self.enables_timescale = True
 
     def alter_hypertable(
         self, tablename: str, old: Hypertable | None, new: Hypertable | None, *, first: bool = False
@@ -117,18 +117,27 @@ class TimescaleMigrationManager(MigrationManager):
         if not engine.transaction_exists():
             await _run_leftovers(engine)
 
-    async def rehearse(self, engine: Engine) -> None:
-        """Runs the migration forwards in the transaction that is open, but for the extension and what comes after."""
+    async def rehearse(self, engine: Engine, *, hypertables: bool) -> None:
+        """Runs the migration forwards in the transaction that is open, but for the extension; with `hypertables` or without.
+
+        What makes or drops an index after the transaction is run as if it needn't wait for it; the other statements there
+        define nothing.
+        """
         before, after = self._plan(backwards=False, rehearsed=True)
+        if not hypertables:
+            before, after = [], list(self._plan_indexes(backwards=False, rehearsed=True))
         await _run_all(engine, before)
         await super().run()
         await _run_all(engine, after)
+        for statement, _ in self.afterwards:
+            if find_index(statement) is not None:
+                await engine.run_ddl(make_transactional(statement))
 
     async def list_steps(self, *, backwards: bool = False) -> list[Step]:
         """All that `run` would run, in order, raw steps too. Touches no database."""
         engine, tape = find_engine(), Tape()
         before, after = self._plan(backwards=backwards)
-        enabling = [Step(ENABLE_TIMESCALE)] if self._enables_timescale and not backwards else []
+        enabling = [Step(ENABLE_TIMESCALE)] if self.enables_timescale and not backwards else []
         self.preview = False
         with engine.hold(tape), redirect_stdout(StringIO()):
             try:
@@ -146,7 +155,7 @@ class TimescaleMigrationManager(MigrationManager):
     async def _run_steps(self, engine: Engine, backwards: bool) -> list[Step]:
         """Runs what can run in the transaction; returns what can't."""
         before, after = self._plan(backwards=backwards)
-        if self._enables_timescale and not backwards:
+        if self.enables_timescale and not backwards:
             await engine.run_ddl(ENABLE_TIMESCALE)
         await _run_all(engine, before)
         await super().run(backwards=backwards)

@@ -142,7 +142,7 @@ class DataMigrationManager(TimescaleMigrationManager):
                 await write_entry(connection, self.migration_id, event, self._compute_checksum(), took)
                 await connection.execute("DROP TABLE IF EXISTS migration_progress")
 
-    async def rehearse(self, engine: Engine) -> None:
+    async def rehearse(self, engine: Engine, *, hypertables: bool) -> None:
         """Nothing: it makes no schema."""
 
     async def list_steps(self, *, backwards: bool = False) -> list[Step]:
@@ -212,6 +212,14 @@ class DataMigrationManager(TimescaleMigrationManager):
                 0 if following is None else done + move.rows,
             )
         return following
+
+
+async def read_progress(connection: Any) -> list[tuple[str, int]]:
+    """The data migrations that are under way or were cut off, and how many rows of the table they are at are done."""
+    if not await connection.fetchval("SELECT to_regclass('migration_progress') IS NOT NULL"):
+        return []
+    rows = await connection.fetch("SELECT migration, rows_done FROM migration_progress ORDER BY migration")
+    return [(row["migration"], row["rows_done"]) for row in rows]
 
 
 @asynccontextmanager

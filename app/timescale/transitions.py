@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
 
+from app.timescale.definitions import STORED_ROWS_ALONE
 from app.timescale.hypertable import Compression, ContinuousAggregate, Hypertable
 from app.timescale.steps import Hold, Lock, Needs, Reach, Step, Work, guard
 
@@ -240,6 +241,7 @@ BEGIN
     IF NOT EXISTS (SELECT FROM "{table}") THEN
       -- Without a row there is nothing to refresh, and up to the first refresh a view that looks at the rows shows no other.
       ALTER MATERIALIZED VIEW "{name}" SET (timescaledb.materialized_only = true);
+      COMMENT ON VIEW "{name}" IS '{STORED_ROWS_ALONE.replace("'", "''")}';
     END IF;
   END IF;
 END;"""

@@ -14,9 +14,10 @@ from piccolo.table import Table
 
 from app.console import show_progress
 from app.engine import make_engine
+from app.migrations.check import check_database
 from app.migrations.runner import Terminal, apply_migrations, reverse_migrations
 from app.migrations.state import read_state
-from app.timescale.autogenerate import draft_migration
+from app.timescale.autogenerate import draft_empty, draft_migration
 from app.timescale.declared import find_hypertables
 from app.timescale.drafts import Draft
 from app.timescale.files import list_files
@@ -71,6 +72,17 @@ class Project:
         if draft is not None:
             draft.path.write_text(draft.text)
         return draft
+
+    async def write_raw(self, *statements: str) -> str:
+        """Writes a migration that runs these statements, and has no way back."""
+        draft = await draft_empty(self.app, "by hand")
+        head, tail = draft.text.split("    return manager")
+        draft.path.write_text(
+            f"from app.timescale.manager import find_engine\n{head}"
+            f"    async def run():\n        for statement in {statements!r}:\n"
+            f"            await find_engine().run_ddl(statement)\n    manager.add_raw(run)\n    return manager{tail}"
+        )
+        return draft.migration_id
 
     async def forwards(self) -> list[str]:
         """Applies what is pending, as invoke migrate does; returns what was said."""
@@ -158,6 +170,12 @@ async def step(project: Project, source: str) -> str:
     assert await project.generate() is None
     await project.forwards()
     return draft.migration_id
+
+
+async def check(project: Project) -> tuple[int, list[str]]:
+    """What `migrate-check` says: its exit code, and how the live schema differs."""
+    result = await check_database(project.engine, project.app)
+    return result.exit_code, [str(difference) for difference in result.differences]
 
 
 async def sum_up(project: Project) -> tuple[Any, ...]:
