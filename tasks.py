@@ -45,6 +45,7 @@ Number = TypeVar("Number", int, float)
 ROOT = Path(__file__).parent
 TABLES = [table._meta.tablename for table in APP_CONFIG.table_classes]
 SCHEMA_FILE = ROOT / "schema.graphql"
+SNAPSHOT_FOLDER = ROOT / "docs"
 MOST_REFUSED_SHOWN = 20
 
 TERMINAL = Terminal(say, complain, show_progress)
@@ -512,6 +513,31 @@ def migrate_lint(_: Context, json: bool = False) -> None:
                     complain(f"  {shorten(each.statement, 200)}")
             say(f"{len(findings)} findings." if findings else "Nothing is wrong with the migrations.")
         sys.exit(1 if findings else 0)
+
+
+@task(help={"check": "change nothing; fail when a file isn't what the migrations say"})
+def schema_snapshot(_: Context, check: bool = False) -> None:
+    """Writes docs/schema.sql and docs/schema.md, the schema that the migrations make, as SQL and as a diagram."""
+    from app.migrations.snapshot import make_snapshot
+
+    with report_errors(), open_piccolo():
+        from piccolo_conf import DB
+
+        snapshot = asyncio.run(make_snapshot(DB, APP_CONFIG))
+        stale = [name for name, text in snapshot.items() if _read_snapshot(name) != text]
+        if not check:
+            for name in stale:
+                (SNAPSHOT_FOLDER / name).write_text(snapshot[name], encoding="utf-8")
+                say(f"Wrote docs/{name}.")
+        elif stale:
+            names = " and ".join(f"docs/{name}" for name in stale)
+            complain(f"Not what the migrations say: {names}. Run invoke schema-snapshot, and review the change.")
+            sys.exit(1)
+
+
+def _read_snapshot(name: str) -> str | None:
+    path = SNAPSHOT_FOLDER / name
+    return path.read_text(encoding="utf-8") if path.exists() else None
 
 
 def _print_json(value: object) -> None:

@@ -1,0 +1,199 @@
+-- The schema that the migrations make, on every edition: psql -1 -v ON_ERROR_STOP=1 -f schema.sql
+-- Written by invoke schema-snapshot, to be read and compared: a database that is to live is made by invoke migrate, which
+-- keeps a record of what it did.
+
+-- TimescaleDB, where the server has it
+DO $aurum$
+BEGIN
+  IF coalesce(nullif(current_setting('aurum.timescale', true), ''), 'auto') = 'off' OR EXISTS (SELECT FROM pg_extension WHERE extname = 'timescaledb') THEN
+    RETURN;
+  END IF;
+  IF EXISTS (SELECT FROM pg_available_extensions WHERE name = 'timescaledb')
+    AND EXISTS (SELECT FROM pg_settings WHERE name LIKE 'timescaledb.%') THEN
+    BEGIN
+      CREATE EXTENSION timescaledb;
+      RETURN;
+    EXCEPTION WHEN insufficient_privilege THEN
+      RAISE WARNING 'TimescaleDB is there, but role % may not create the extension: a superuser has to run CREATE EXTENSION timescaledb in this database', current_user;
+    END;
+  END IF;
+  IF coalesce(nullif(current_setting('aurum.timescale', true), ''), 'auto') = 'require' THEN
+    RAISE EXCEPTION 'AURUM_TIMESCALE=require, but TimescaleDB is not enabled in database % and can''t be', current_database()
+      USING HINT = 'Install TimescaleDB 2.13 or later, add it to shared_preload_libraries, and let a superuser run CREATE EXTENSION timescaledb.';
+  END IF;
+END
+$aurum$;
+
+CREATE SEQUENCE alerts_id_seq AS bigint;
+
+CREATE SEQUENCE outbox_id_seq AS bigint;
+
+CREATE TABLE machines (
+  machine_id text NOT NULL,
+  machine_type text NOT NULL,
+  location text NOT NULL,
+  operational boolean NOT NULL DEFAULT true,
+  created_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP,
+  updated_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP,
+  CONSTRAINT machines_pkey PRIMARY KEY (machine_id),
+  CONSTRAINT machines_machine_id_not_empty CHECK ((machine_id <> ''::text))
+);
+
+CREATE TABLE alerts (
+  id bigint NOT NULL DEFAULT nextval('alerts_id_seq'::regclass),
+  machine_id text NOT NULL,
+  "timestamp" timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP,
+  alert_type text NOT NULL,
+  severity text NOT NULL,
+  cause text NOT NULL,
+  title text NOT NULL,
+  description text,
+  evidence jsonb NOT NULL DEFAULT '{}'::jsonb,
+  cleared_at timestamp with time zone,
+  acknowledged_at timestamp with time zone,
+  acknowledged_by text,
+  resolved_at timestamp with time zone,
+  resolved_by text,
+  shelved_at timestamp with time zone,
+  shelved_by text,
+  shelved_until timestamp with time zone,
+  created_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP,
+  CONSTRAINT alerts_pkey PRIMARY KEY (id),
+  CONSTRAINT alerts_alert_type_known CHECK ((alert_type = ANY (ARRAY['ANOMALY'::text, 'PREDICTION'::text, 'THRESHOLD'::text, 'ESG'::text, 'SILENCE'::text]))),
+  CONSTRAINT alerts_machine_id_fkey FOREIGN KEY (machine_id) REFERENCES machines(machine_id) ON UPDATE RESTRICT ON DELETE RESTRICT,
+  CONSTRAINT alerts_severity_known CHECK ((severity = ANY (ARRAY['LOW'::text, 'MEDIUM'::text, 'HIGH'::text, 'CRITICAL'::text])))
+);
+
+CREATE TABLE esg_records (
+  machine_id text NOT NULL,
+  "timestamp" timestamp with time zone NOT NULL,
+  instant_co2eq_kg double precision NOT NULL,
+  cumulative_co2eq_kg double precision NOT NULL,
+  fuel_rate_lh double precision,
+  power_consumption_kw double precision,
+  efficiency_score double precision,
+  factors jsonb NOT NULL,
+  metadata jsonb,
+  created_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP,
+  CONSTRAINT esg_records_pkey PRIMARY KEY (machine_id, "timestamp"),
+  CONSTRAINT esg_records_machine_id_fkey FOREIGN KEY (machine_id) REFERENCES machines(machine_id) ON UPDATE RESTRICT ON DELETE RESTRICT
+);
+
+CREATE TABLE features (
+  machine_id text NOT NULL,
+  "timestamp" timestamp with time zone NOT NULL,
+  features jsonb NOT NULL,
+  created_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP,
+  CONSTRAINT features_pkey PRIMARY KEY (machine_id, "timestamp"),
+  CONSTRAINT features_features_object CHECK ((jsonb_typeof(features) = 'object'::text)),
+  CONSTRAINT features_machine_id_fkey FOREIGN KEY (machine_id) REFERENCES machines(machine_id) ON UPDATE RESTRICT ON DELETE RESTRICT
+);
+
+CREATE TABLE outbox (
+  id bigint NOT NULL DEFAULT nextval('outbox_id_seq'::regclass),
+  topic text NOT NULL,
+  payload jsonb NOT NULL,
+  created_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP,
+  CONSTRAINT outbox_pkey PRIMARY KEY (id)
+);
+
+CREATE TABLE predictions (
+  prediction_id uuid NOT NULL DEFAULT gen_random_uuid(),
+  machine_id text NOT NULL,
+  "timestamp" timestamp with time zone NOT NULL,
+  risk_score double precision NOT NULL,
+  failure_probability double precision,
+  maintenance_hours double precision,
+  failure_type text,
+  confidence double precision,
+  model_version text NOT NULL,
+  features_used jsonb NOT NULL,
+  created_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP,
+  CONSTRAINT predictions_pkey PRIMARY KEY (machine_id, "timestamp", model_version),
+  CONSTRAINT predictions_confidence_range CHECK (((confidence >= (0)::double precision) AND (confidence <= (1)::double precision))),
+  CONSTRAINT predictions_failure_probability_range CHECK (((failure_probability >= (0)::double precision) AND (failure_probability <= (1)::double precision))),
+  CONSTRAINT predictions_machine_id_fkey FOREIGN KEY (machine_id) REFERENCES machines(machine_id) ON UPDATE RESTRICT ON DELETE RESTRICT,
+  CONSTRAINT predictions_risk_score_range CHECK (((risk_score >= (0)::double precision) AND (risk_score <= (1)::double precision)))
+);
+
+CREATE TABLE raw_measurements (
+  machine_id text NOT NULL,
+  "timestamp" timestamp with time zone NOT NULL,
+  metrics jsonb NOT NULL,
+  created_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP,
+  CONSTRAINT raw_measurements_pkey PRIMARY KEY (machine_id, "timestamp"),
+  CONSTRAINT raw_measurements_machine_id_fkey FOREIGN KEY (machine_id) REFERENCES machines(machine_id) ON UPDATE RESTRICT ON DELETE RESTRICT,
+  CONSTRAINT raw_measurements_metrics_object CHECK ((jsonb_typeof(metrics) = 'object'::text))
+);
+
+ALTER SEQUENCE alerts_id_seq OWNED BY alerts.id;
+
+ALTER SEQUENCE outbox_id_seq OWNED BY outbox.id;
+
+CREATE INDEX alerts_machine_id ON alerts USING btree (machine_id);
+
+CREATE INDEX alerts_timestamp ON alerts USING btree ("timestamp");
+
+CREATE INDEX esg_records_timestamp ON esg_records USING btree ("timestamp");
+
+CREATE INDEX features_timestamp ON features USING btree ("timestamp");
+
+CREATE INDEX outbox_created_at ON outbox USING btree (created_at);
+
+CREATE INDEX predictions_prediction_id ON predictions USING btree (prediction_id);
+
+CREATE INDEX predictions_timestamp ON predictions USING btree ("timestamp");
+
+CREATE INDEX raw_measurements_timestamp ON raw_measurements USING btree ("timestamp");
+
+-- esg_records, left out without TimescaleDB
+DO $aurum$
+BEGIN
+  IF EXISTS (SELECT FROM pg_extension WHERE extname = 'timescaledb') THEN
+    PERFORM create_hypertable(
+      '"esg_records"'::regclass,
+      by_range('timestamp', INTERVAL '604800000000 microseconds'),
+      create_default_indexes => false, if_not_exists => true, migrate_data => true
+    );
+  END IF;
+END
+$aurum$;
+
+-- features, left out without TimescaleDB
+DO $aurum$
+BEGIN
+  IF EXISTS (SELECT FROM pg_extension WHERE extname = 'timescaledb') THEN
+    PERFORM create_hypertable(
+      '"features"'::regclass,
+      by_range('timestamp', INTERVAL '604800000000 microseconds'),
+      create_default_indexes => false, if_not_exists => true, migrate_data => true
+    );
+  END IF;
+END
+$aurum$;
+
+-- predictions, left out without TimescaleDB
+DO $aurum$
+BEGIN
+  IF EXISTS (SELECT FROM pg_extension WHERE extname = 'timescaledb') THEN
+    PERFORM create_hypertable(
+      '"predictions"'::regclass,
+      by_range('timestamp', INTERVAL '604800000000 microseconds'),
+      create_default_indexes => false, if_not_exists => true, migrate_data => true
+    );
+  END IF;
+END
+$aurum$;
+
+-- raw_measurements, left out without TimescaleDB
+DO $aurum$
+BEGIN
+  IF EXISTS (SELECT FROM pg_extension WHERE extname = 'timescaledb') THEN
+    PERFORM create_hypertable(
+      '"raw_measurements"'::regclass,
+      by_range('timestamp', INTERVAL '86400000000 microseconds'),
+      create_default_indexes => false, if_not_exists => true, migrate_data => true
+    );
+  END IF;
+END
+$aurum$;
