@@ -33,7 +33,7 @@ def write_script(catalogue: Catalogue, hypertables: Mapping[str, Hypertable], *,
         steps = plan_transition(table, None, hypertable)
         # What can't run in a transaction fills aggregates, and there are no rows.
         statements += [
-            f"-- {step.table}, left out without {step.needs.value}\n{step.sql}" for step in steps if step.transactional
+            f"-- {table}, left out without {step.needs.value}\n{step.sql}" for step in steps if step.transactional
         ]
     return "\n\n".join([_HEAD, *(f"{statement};" for statement in statements)]) + "\n"
 

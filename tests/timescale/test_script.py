@@ -18,7 +18,7 @@ from app.embedded.installations import find_wheel
 from app.errors import MigrationRefused
 from app.migrations.script import write_script, write_statement
 from app.migrations.state import list_migrations
-from app.timescale.drift import read_catalogue
+from app.timescale.definitions import read_catalogue
 from app.timescale.files import compute_checksum, list_files
 from app.timescale.journal import LOCK
 from app.timescale.leftovers import CREATE_STEPS
@@ -69,7 +69,7 @@ async def read_all(url: str) -> dict[str, Any]:
             "WHERE attnum > 0 AND attrelid::regclass::text LIKE 'migration%' ORDER BY attrelid::regclass::text, attnum"
         )
         return {
-            "catalogue": await read_catalogue(connection, "public", edition),
+            "catalogue": await read_catalogue(connection, "public", hypertables=edition.has_hypertables),
             "bookkeeping": [tuple(row) for row in columns],
             "migration": await connection.fetch("SELECT id, name, app_name FROM migration ORDER BY id"),
             "journal": await connection.fetch(

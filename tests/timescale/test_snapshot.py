@@ -234,7 +234,7 @@ async def test_a_changed_migration_changes_both_files_by_what_changed(project: P
     assert [line for line in compare("schema.sql") if line.startswith(telling)] == [
         "+  note text,",
         "+-- readings, left out without TimescaleDB Community",
-        "+-- readings_hourly, left out without TimescaleDB Community",
+        "+-- readings, left out without TimescaleDB Community",
         "+-- readings, left out without TimescaleDB Community",
         "+    PERFORM add_retention_policy('\"readings\"'::regclass, INTERVAL '31536000000000 microseconds');",
     ]
