@@ -8,6 +8,7 @@ import subprocess
 from typing import Any
 
 import msgspec
+import pytest
 from invoke.collection import Collection
 from invoke.loader import FilesystemLoader
 
@@ -15,9 +16,11 @@ import app.simulator.calls
 from app.errors import AurumError
 from app.graphql.schema import make_schema
 from app.ingest.message import RejectionCode
+from app.migrations.state import list_migrations
 from app.settings import Settings, name_variable
 from tests.client import ServiceClient
-from tests.conftest import ROOT
+from tests.conftest import ROOT, make_database, run_command, run_sql
+from tests.test_migrations import fetch
 
 REFERENCE = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -54,6 +57,23 @@ def test_every_command_in_the_guide_to_operations_is_there() -> None:
     named = set(re.findall(r"invoke ([a-z-]+)", guide))
     assert named >= {"backup", "restore", "timescale-apply"}
     assert named <= set(list_tasks())
+
+
+async def test_the_preview_in_the_guide_to_migrations_is_what_is_shown(server_url: str) -> None:
+    async with make_database(server_url) as url:
+        if not await fetch(url, "SELECT 1 FROM pg_settings WHERE name LIKE 'timescaledb.%'"):
+            pytest.skip("the server has no TimescaleDB")
+        await asyncio.to_thread(run_command, "invoke", "migrate-to", "--id", list_migrations()[0], database_url=url)
+        await run_sql(
+            url,
+            "INSERT INTO machines (machine_id, machine_type, location) VALUES ('A', 'press', 'x')",
+            "INSERT INTO features SELECT 'A', '2026-01-01'::timestamptz + n * interval '1 day', '{}' FROM generate_series(1, 100) n",
+            "ANALYZE",
+        )
+        done = await asyncio.to_thread(run_command, "invoke", "migrate-preview", database_url=url)
+    (shown,) = re.findall(r"```sql\n(.*?)```", (ROOT / "docs" / "migrations.md").read_text(encoding="utf-8"), re.DOTALL)
+    figures = re.compile(r"\d[\d.,]*|apache|community")
+    assert figures.sub("#", done.stdout) == figures.sub("#", shown)
 
 
 def test_every_error_code_is_documented() -> None:

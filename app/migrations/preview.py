@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
+import asyncpg
 import msgspec
 from piccolo.conf.apps import AppConfig
 
@@ -16,9 +18,10 @@ from app.migrations.losses import count_losses
 from app.migrations.state import MigrationState, read_state, require_known, require_order, require_unedited
 from app.timescale.files import find_folder, load_modules
 from app.timescale.journal import Event
-from app.timescale.leftovers import has_leftovers
+from app.timescale.leftovers import find_leftovers
 from app.timescale.locks import describe_statement
-from app.timescale.manager import load_own_manager
+from app.timescale.manager import TimescaleMigrationManager, load_own_manager
+from app.timescale.moves import DataMigrationManager, read_rows_done
 from app.timescale.statements import CAN_ENABLE, ENABLE_TIMESCALE, TIMESCALE_POLICY
 from app.timescale.steps import CONDITIONS, Hold, Lock, Needs, Reach, Step, list_facts, read_inside
 
@@ -34,9 +37,10 @@ class LockedTable(msgspec.Struct, frozen=True):
 
 
 class StepPreview(msgspec.Struct, frozen=True):
-    """`statement` runs as it is; `shown` is what a person wants to read of it, without the question for the edition.
+    """`statement` runs as it is, after `cleanup`; `shown` is what a person wants to read of it: without the question for
+    the edition, and with what the query `values` finds just now in the places of its :names.
 
-    `left_out` is None where only the run can tell. `values` is a query for what :names in the statement stand for.
+    `left_out` is None where only the run can tell.
     """
 
     statement: str
@@ -46,14 +50,19 @@ class StepPreview(msgspec.Struct, frozen=True):
     left_out: bool | None
     transactional: bool
     values: str | None
+    cleanup: str | None
 
 
 class MigrationPreview(msgspec.Struct, frozen=True):
-    """`event` is what would become of it; `refusal` says why its steps can't be told, where they can't."""
+    """`event` is what would become of it; `refusal` says why its steps can't be told, where they can't.
+
+    `rows_done` are those that a data migration, cut off, has behind it in the table that it is at; None where it is none.
+    """
 
     migration: str
     description: str
     event: Event
+    rows_done: int | None
     steps: list[StepPreview]
     refusal: str | None
 
@@ -86,17 +95,11 @@ async def preview_migrations(engine: Engine, app: AppConfig, to: str | None = No
                     require_order(state)
                     await require_unedited(connection, find_folder(app), state, accept=False)
                 viewer = _Viewer(connection, **(await connection.fetch(_ABILITIES))[0])
-                leftovers = [await viewer.view(step) for step in await _read_leftovers(connection)]
-                migrations = []
-                for migration_id in chosen:
-                    manager = await load_own_manager(app, migration_id, modules[migration_id])
-                    steps, refusal = [], None
-                    try:
-                        steps = await manager.list_steps(backwards=event is Event.REVERSED)
-                    except MigrationRefused as error:
-                        refusal = str(error)
-                    viewed = [await viewer.view(step) for step in steps]
-                    migrations.append(MigrationPreview(migration_id, manager.description, event, viewed, refusal))
+                leftovers = [await viewer.view(step) for step in await _read_leftovers(connection, chosen, event)]
+                migrations = [
+                    await _preview_one(viewer, await load_own_manager(app, name, modules[name]), event)
+                    for name in chosen
+                ]
                 server = str(await probe_edition(connection, timescale="auto"))
     finally:
         await connection.close()
@@ -112,11 +115,28 @@ def _choose(state: MigrationState, to: str | None) -> tuple[list[str], Event]:
     return [name for name in state.pending if to is None or (to in state.pending and name <= to)], Event.APPLIED
 
 
-async def _read_leftovers(connection: Connection) -> list[Step]:
-    if not await has_leftovers(connection):
+async def _preview_one(viewer: _Viewer, manager: TimescaleMigrationManager, event: Event) -> MigrationPreview:
+    steps: list[Step] = []
+    refusal = rows_done = None
+    try:
+        steps = await manager.list_steps(backwards=event is Event.REVERSED)
+    except MigrationRefused as error:
+        refusal = str(error)
+    if isinstance(manager, DataMigrationManager):
+        rows_done = await read_rows_done(viewer.connection, manager.migration_id, event)
+    viewed = [await viewer.view(step) for step in steps]
+    return MigrationPreview(manager.migration_id, manager.description, event, rows_done, viewed, refusal)
+
+
+async def _read_leftovers(connection: Connection, chosen: list[str], event: Event) -> list[Step]:
+    """What would run first. Of migrations that are reversed alone, nothing is."""
+    left = await find_leftovers(connection)
+    if not left or (event is Event.REVERSED and left <= set(chosen)):
         return []
-    rows = await connection.fetch("SELECT statement, query FROM migration_step ORDER BY id")
-    return [replace(describe_statement(row["statement"], transactional=False), values=row["query"]) for row in rows]
+    return [
+        replace(describe_statement(row["statement"], transactional=False), values=row["query"], cleanup=row["cleanup"])
+        for row in await connection.fetch("SELECT * FROM migration_step ORDER BY id")
+    ]
 
 
 _ABILITIES = f"""
@@ -144,13 +164,25 @@ class _Viewer:
         notes = [*([note] if note else []), *(list_facts(step) if not left_out else [])]
         return StepPreview(
             statement=step.sql,
-            shown=read_inside(step),
+            shown=await self._fill(step),
             locks=[LockedTable(hold.where, hold.lock.value, self._find_extent(hold)) for hold in holds],
             notes=notes,
             left_out=left_out,
             transactional=step.transactional,
             values=step.values,
+            cleanup=step.cleanup,
         )
+
+    async def _fill(self, step: Step) -> str:
+        """The statement as it would run now; as it is written where the table isn't there yet."""
+        shown = read_inside(step)
+        if step.values is not None:
+            with suppress(asyncpg.PostgresError):
+                async with self.connection.transaction():
+                    for name, value in (await self.connection.fetchrow(step.values) or {}).items():
+                        # Where nothing comes in its place, the space before it goes too.
+                        shown = shown.replace(f" :{name}", f" {value}" if value else "").replace(f":{name}", value)
+        return shown
 
     async def _measure(self, tables: set[str]) -> None:
         # A hypertable is measured chunk by chunk, which is worth doing once.
@@ -191,18 +223,30 @@ def describe_preview(preview: Preview) -> Iterable[str]:
         if migration.refusal is not None:
             yield f"-- {migration.refusal}"
             continue
-        for step in migration.steps:
-            if step.transactional:
-                yield from _describe_step(step)
-        yield "\n-- and the bookkeeping in migration and migration_journal; all of this is one transaction"
-        for step in migration.steps:
-            if not step.transactional:
-                yield from _describe_step(step)
+        yield from _describe_steps(migration)
     if not preview.migrations:
         yield "\n-- Nothing to apply or to reverse."
     if preview.losses:
         held = ", ".join(f"{rows:,} of {name}" for name, rows in preview.losses.items())
         yield f"\n-- Going back drops {sum(preview.losses.values()):,} rows or values ({held}), and only with --yes."
+
+
+def _describe_steps(migration: MigrationPreview) -> Iterable[str]:
+    together = [step for step in migration.steps if step.transactional]
+    alone = [step for step in migration.steps if not step.transactional]
+    bookkeeping = "the bookkeeping in migration and migration_journal"
+    if migration.rows_done is not None:
+        if migration.rows_done:
+            yield f"-- It was cut off with {migration.rows_done:,} rows behind it, and goes on from there."
+        for step in alone:
+            yield from _describe_step(step)
+        yield f"\n-- and {bookkeeping} when all of it is done"
+        return
+    for step in together:
+        yield from _describe_step(step)
+    yield f"\n-- and {bookkeeping}; all of this is one transaction"
+    for step in alone:
+        yield from _describe_step(step)
 
 
 _BECOMES = {Event.APPLIED: "to be applied", Event.REVERSED: "to be reversed"}
@@ -218,9 +262,10 @@ def _describe_step(step: StepPreview) -> Iterable[str]:
             yield f"-- {locked.table}: {locked.lock}{_describe_extent(locked.extent)}"
     for note in step.notes:
         yield f"-- {note}"
+    if step.cleanup is not None:
+        yield "-- after what an attempt that was cut off may have left is cleared away"
     if step.values is not None:
-        names = "\n".join(f"--   {line}" for line in step.values.splitlines())
-        yield f"-- with the values of\n{names}"
+        yield "-- with what is found when it comes to it"
     yield f"{step.shown};" if not step.shown.endswith(";") else step.shown
 
 

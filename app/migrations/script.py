@@ -21,9 +21,10 @@ from app.timescale.files import compute_checksum, find_folder, list_files, load_
 from app.timescale.journal import CREATE_JOURNAL, LOCK, Event
 from app.timescale.leftovers import CREATE_STEPS
 from app.timescale.manager import LOCK_TIMEOUT, load_own_manager
+from app.timescale.moves import DataMigrationManager
 from app.timescale.steps import Needs, Step, describe_step, guard
 from app.timescale.tape import write_literal
-from app.timescale.tokens import Kind, read_tokens
+from app.timescale.tokens import Kind, read_tokens, replace_places
 
 _HEAD = r"""
 -- AurumAI's migrations up to {newest}, as invoke migrate-sql wrote them. Run it with psql 11 or later:
@@ -157,7 +158,7 @@ BEGIN
   END LOOP;
 END
 $aurum$;
-SELECT nullif(current_setting('aurum.step_' || id), ''), 'DELETE FROM migration_step WHERE id = ' || id
+SELECT cleanup, nullif(current_setting('aurum.step_' || id), ''), 'DELETE FROM migration_step WHERE id = ' || id
 FROM migration_step ORDER BY id
 \gexec
 DROP TABLE migration_step;
@@ -167,19 +168,17 @@ DROP TABLE migration_step;
 _MIGRATION = r"""
 -- ==== {title}
 SELECT current_setting('aurum.migration_{number}') = 'pending' AS pending,
-       current_setting('aurum.migration_{number}') = 'unrecorded' AS unrecorded
+       current_setting('aurum.migration_{number}') = 'unrecorded' AS unrecorded, clock_timestamp() AS began
 \gset
 \if :pending
-BEGIN;
+{before}BEGIN;
 {create};
 SET LOCAL lock_timeout = {timeout};
-
-{statements}
-
+{within}
 -- The bookkeeping, ours and Piccolo's.
 {journal};
 INSERT INTO migration_journal (migration, event, checksum, took)
-VALUES ({id}, {event}, {checksum}, clock_timestamp() - transaction_timestamp());
+VALUES ({id}, {event}, {checksum}, clock_timestamp() - :'began'::timestamptz);
 INSERT INTO migration (app_name, name) VALUES ({app}, {id});
 COMMIT;
 \echo {said}
@@ -187,6 +186,9 @@ COMMIT;
 INSERT INTO migration (app_name, name) VALUES ({app}, {id});
 \endif
 """
+
+# A data migration, which counts as applied when it is done, keeps account of how far it is until then.
+_END_OF_MOVES = "DROP TABLE IF EXISTS migration_progress;\n"
 
 _FOOT = r"""
 SELECT pg_advisory_unlock({lock}) AS unlocked
@@ -221,14 +223,16 @@ async def write_script(app: AppConfig) -> str:
     for number, (migration_id, module) in enumerate(modules.items(), start=1):
         manager = await load_own_manager(app, migration_id, module)
         steps = await manager.list_steps()
+        moves_rows = isinstance(manager, DataMigrationManager)
         title = " ".join(f"{migration_id}  {manager.description}".split())
         parts.append(
             _MIGRATION.format(
                 title=title,
                 number=number,
+                before="".join(f"{describe_step(step)}\n{write_statement(step.sql)}\n" for step in steps if moves_rows),
                 create=";\n".join(Migration.create_table(if_not_exists=True).ddl),
                 timeout=LOCK_TIMEOUT // timedelta(milliseconds=1),
-                statements="\n\n".join(_write_steps(migration_id, steps)),
+                within=_END_OF_MOVES if moves_rows else "".join(_write_steps(migration_id, steps)),
                 journal=CREATE_JOURNAL,
                 id=write_literal(migration_id),
                 event=write_literal(Event.APPLIED.value),
@@ -237,7 +241,7 @@ async def write_script(app: AppConfig) -> str:
                 said=write_literal(f"{title}: applied.").replace("\\", "\\\\"),
             )
         )
-        if not all(step.transactional for step in steps):
+        if not moves_rows and not all(step.transactional for step in steps):
             parts.append(_LEFTOVERS)
     return "".join([*parts, _FOOT.format(lock=LOCK, newest=newest)])
 
@@ -259,23 +263,25 @@ def _write_steps(migration_id: str, steps: list[Step]) -> Iterator[str]:
                 "it does may depend on the answer: that can't be written as a script."
             )
         if step.transactional:
-            yield f"{describe_step(step)}\n{write_statement(step.sql)}"
+            yield f"\n{describe_step(step)}\n{write_statement(step.sql)}\n"
         else:
-            values = ", ".join(map(write_literal, (migration_id, step.sql, step.values)))
-            record = f"{CREATE_STEPS};\nINSERT INTO migration_step (migration, statement, query) VALUES ({values});"
+            values = ", ".join(map(write_literal, (migration_id, step.sql, step.values, step.cleanup)))
+            record = (
+                f"{CREATE_STEPS};\nINSERT INTO migration_step (migration, statement, query, cleanup) VALUES ({values});"
+            )
             if step.needs is not Needs.POSTGRES:
                 record = f"{guard(step.needs, record)};"
-            yield f"{describe_step(step)}\n{record}"
+            yield f"\n{describe_step(step)}\n{record}\n"
 
 
 def write_statement(sql: str) -> str:
     """A statement with its semicolon, as psql has to read it to send it unchanged. Raises MigrationRefused."""
-    tokens = list(read_tokens(sql))
-    for token in tokens:
-        if token.text == "\\" and token.kind is Kind.SYMBOL:
-            raise MigrationRefused(
-                f"psql would take the backslash in this for a command of its own: {' '.join(sql.split())[:60]}"
-            )
+    tokens = read_tokens(sql)
+    symbols = [token for token in tokens if token.kind is Kind.SYMBOL]
+    if any(token.value == "\\" for token in symbols):
+        raise MigrationRefused(
+            f"psql would take the backslash in this for a command of its own: {' '.join(sql.split())[:60]}"
+        )
     # :name is a variable of psql's wherever it isn't in quotes, in an array's slice for one.
-    text = "".join("\\:" if token.text == ":" and token.kind is Kind.SYMBOL else token.text for token in tokens)
-    return f"{text}\n;" if tokens[-1].kind is Kind.LINE_COMMENT else f"{text};"
+    text = replace_places(sql, [(token.start, token.end, "\\:") for token in symbols if token.value == ":"])
+    return f"{text}\n;" if "--" in sql[tokens[-1].end :] else f"{text};"

@@ -5,42 +5,41 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import TypeAlias
 
-from app.timescale.cursor import Cursor
 from app.timescale.steps import Hold, Lock, Reach, Work, sum_holds
-from app.timescale.tokens import Kind, Token
+from app.timescale.tokens import Kind, Reader, Token, is_balanced, split_commas
 
 Finding: TypeAlias = tuple[tuple[Hold, ...], Work]
 
-_SERIALS = {"SMALLSERIAL", "SERIAL", "BIGSERIAL", "SERIAL2", "SERIAL4", "SERIAL8"}
+_SERIALS = {"smallserial", "serial", "bigserial", "serial2", "serial4", "serial8"}
 # What a column's definition may go on with after its default.
-_CLAUSES = {"CONSTRAINT", "NOT", "NULL", "CHECK", "GENERATED", "UNIQUE", "PRIMARY", "REFERENCES", "COLLATE"}
+_CLAUSES = {"constraint", "not", "null", "check", "generated", "unique", "primary", "references", "collate"}
 # Functions that say the same for all rows of a statement, so that a default is stored once; and some that don't.
-_STEADY = {"NOW", "TRANSACTION_TIMESTAMP", "STATEMENT_TIMESTAMP", "TO_TIMESTAMP", "LOWER", "UPPER", "CURRENT_SETTING"}
-_FICKLE = {"RANDOM", "GEN_RANDOM_UUID", "UUIDV4", "UUIDV7", "CLOCK_TIMESTAMP", "TIMEOFDAY", "NEXTVAL"}
+_STEADY = {"now", "transaction_timestamp", "statement_timestamp", "to_timestamp", "lower", "upper", "current_setting"}
+_FICKLE = {"random", "gen_random_uuid", "uuidv4", "uuidv7", "clock_timestamp", "timeofday", "nextval"}
 # Storage parameters that change while reads and writes go on; the others, TimescaleDB's among them, lock them out.
-_MILD = {"FILLFACTOR", "TOAST_TUPLE_TARGET", "PARALLEL_WORKERS", "VACUUM_INDEX_CLEANUP", "VACUUM_TRUNCATE"}
+_MILD = {"fillfactor", "toast_tuple_target", "parallel_workers", "vacuum_index_cleanup", "vacuum_truncate"}
 
 # The actions that say all of themselves in their first words.
 _ACTIONS: dict[str, tuple[Lock, Work]] = {
     **dict.fromkeys(
-        ["RENAME", "SET SCHEMA", "OWNER TO", "REPLICA IDENTITY", "ALTER CONSTRAINT"],
+        ["rename", "set schema", "owner to", "replica identity", "alter constraint"],
         (Lock.ACCESS_EXCLUSIVE, Work.NOTHING),
     ),
     **dict.fromkeys(
-        [f"{each} ROW LEVEL SECURITY" for each in ("ENABLE", "DISABLE", "FORCE", "NO FORCE")],
+        [f"{each} row level security" for each in ("enable", "disable", "force", "no force")],
         (Lock.ACCESS_EXCLUSIVE, Work.NOTHING),
     ),
     **dict.fromkeys(
-        [f"{each} RULE" for each in ("ENABLE", "DISABLE", "ENABLE ALWAYS", "ENABLE REPLICA")],
+        [f"{each} rule" for each in ("enable", "disable", "enable always", "enable replica")],
         (Lock.ACCESS_EXCLUSIVE, Work.NOTHING),
     ),
     **dict.fromkeys(
-        [f"{each} TRIGGER" for each in ("ENABLE", "DISABLE", "ENABLE ALWAYS", "ENABLE REPLICA")],
+        [f"{each} trigger" for each in ("enable", "disable", "enable always", "enable replica")],
         (Lock.SHARE_ROW_EXCLUSIVE, Work.NOTHING),
     ),
-    **dict.fromkeys(["CLUSTER ON", "SET WITHOUT CLUSTER"], (Lock.SHARE_UPDATE_EXCLUSIVE, Work.NOTHING)),
+    **dict.fromkeys(["cluster on", "set without cluster"], (Lock.SHARE_UPDATE_EXCLUSIVE, Work.NOTHING)),
     **dict.fromkeys(
-        ["SET LOGGED", "SET UNLOGGED", "SET TABLESPACE", "SET ACCESS METHOD"],
+        ["set logged", "set unlogged", "set tablespace", "set access method"],
         (Lock.ACCESS_EXCLUSIVE, Work.MAY_REWRITE),
     ),
 }
@@ -48,104 +47,102 @@ _ACTIONS: dict[str, tuple[Lock, Work]] = {
 _CHANGES: dict[str, tuple[Lock, Work]] = {
     **dict.fromkeys(
         [
-            *("SET DEFAULT", "DROP DEFAULT", "DROP NOT NULL", "SET STORAGE", "SET COMPRESSION", "ADD GENERATED"),
-            *("SET GENERATED", "DROP IDENTITY", "DROP EXPRESSION", "RESTART"),
+            *("set default", "drop default", "drop not null", "set storage", "set compression", "add generated"),
+            *("set generated", "drop identity", "drop expression", "restart"),
         ],
         (Lock.ACCESS_EXCLUSIVE, Work.NOTHING),
     ),
-    "SET NOT NULL": (Lock.ACCESS_EXCLUSIVE, Work.READS),
-    "SET EXPRESSION": (Lock.ACCESS_EXCLUSIVE, Work.REWRITES),
-    **dict.fromkeys(["SET STATISTICS", "SET (", "RESET ("], (Lock.SHARE_UPDATE_EXCLUSIVE, Work.NOTHING)),
+    "set not null": (Lock.ACCESS_EXCLUSIVE, Work.READS),
+    "set expression": (Lock.ACCESS_EXCLUSIVE, Work.REWRITES),
+    **dict.fromkeys(["set statistics", "set (", "reset ("], (Lock.SHARE_UPDATE_EXCLUSIVE, Work.NOTHING)),
 }
 
 
-def describe_alteration(cursor: Cursor) -> Finding:
+def describe_alteration(reader: Reader) -> Finding:
     """Of what comes after ALTER TABLE: the strongest locks of its actions, and the most work."""
-    cursor.take("IF", "EXISTS")
-    table = cursor.pop_table()
-    found = [_describe_action(table, action) for action in cursor.split()]
+    reader.take("if", "exists")
+    table = reader.take_table()
+    found = [_describe_action(table, Reader(action)) for action in split_commas(reader.rest)]
+    if not found:
+        return (Hold(table, Lock.UNKNOWN),), Work.NOTHING
     return sum_holds(hold for holds, _ in found for hold in holds), max(work for _, work in found)
 
 
-def find_references(definition: Cursor, own: str) -> tuple[Hold, ...]:
+def find_references(definition: Reader, own: str) -> tuple[Hold, ...]:
     """The locks on the tables that foreign keys in a definition refer to, but for `own`."""
-    names = [place.pop_name() for place in definition.find_all("REFERENCES")]
+    names = [place.take_path() for place in definition.find_all("references")]
     return tuple(Hold(name, Lock.SHARE_ROW_EXCLUSIVE) for name in names if name != own)
 
 
-def _describe_action(table: str, action: Cursor) -> Finding:
+def _describe_action(table: str, action: Reader) -> Finding:
     if (phrase := action.take_any(*_ACTIONS)) is not None:
         lock, work = _ACTIONS[phrase]
         return (Hold(table, lock),), work
-    verb = action.pop().word
-    if verb in _VERBS:
-        return _VERBS[verb](table, action)
-    return (Hold(table, Lock.UNKNOWN),), Work.NOTHING
+    verb = action.take_any(*_VERBS)
+    return ((Hold(table, Lock.UNKNOWN),), Work.NOTHING) if verb is None else _VERBS[verb](table, action)
 
 
-def _add(table: str, action: Cursor) -> Finding:
-    named = action.take("CONSTRAINT")
+def _add(table: str, action: Reader) -> Finding:
+    named = action.take("constraint")
     if named:
-        action.pop_name()
-    kind = action.take_any("CHECK", "NOT NULL", "UNIQUE", "PRIMARY KEY", "EXCLUDE", "FOREIGN KEY")
+        action.take_path()
+    kind = action.take_any("check", "not null", "unique", "primary key", "exclude", "foreign key")
     if kind is None:
         return ((Hold(table, Lock.UNKNOWN),), Work.NOTHING) if named else _add_column(table, action)
-    later = action.contains("NOT", "VALID")
-    if kind == "FOREIGN KEY":
+    later = action.contains("not", "valid")
+    if kind == "foreign key":
         holds = (Hold(table, Lock.SHARE_ROW_EXCLUSIVE), *find_references(action, table))
         return holds, Work.NOTHING if later else Work.READS
     work = Work.READS
-    if later or (kind == "UNIQUE" and action.contains("USING", "INDEX")):
+    if later or (kind == "unique" and action.peek("using", "index")):
         work = Work.NOTHING
-    elif kind in {"UNIQUE", "PRIMARY KEY", "EXCLUDE"} and not action.contains("USING", "INDEX", "("):
-        work = Work.READS if action.peek("USING", "INDEX") else Work.INDEXES
+    elif kind in {"unique", "primary key", "exclude"} and not action.peek("using", "index"):
+        work = Work.INDEXES
     return (Hold(table, Lock.ACCESS_EXCLUSIVE),), work
 
 
-def _add_column(table: str, action: Cursor) -> Finding:
-    action.take("COLUMN")
-    action.take("IF", "NOT", "EXISTS")
-    action.pop_name()
+def _add_column(table: str, action: Reader) -> Finding:
+    action.take("column")
+    action.take("if", "not", "exists")
+    action.take_path()
     return (Hold(table, Lock.ACCESS_EXCLUSIVE), *find_references(action, table)), _find_work(action)
 
 
-def _find_work(definition: Cursor) -> Work:
+def _find_work(definition: Reader) -> Work:
     """What a new column makes of the rows that are there: nothing, where its value can be stored once for all of them."""
-    words = {token.word for token in definition.rest}
-    if words & _SERIALS or definition.contains("AS", "IDENTITY") or "STORED" in words:
+    words = {token.value for token in definition.rest if token.kind is Kind.WORD}
+    if words & _SERIALS or definition.contains("as", "identity") or "stored" in words:
         return Work.REWRITES
-    default = _read_default(Cursor(definition.rest))
-    called = {name.word for name, after in pairwise(default) if name.kind is Kind.WORD and after.text == "("}
+    default = _read_default(definition)
+    called = {name.value for name, after in pairwise(default) if name.kind is Kind.WORD and after.value == "("}
     if called & _FICKLE:
         return Work.REWRITES
     if called - _STEADY:
         return Work.MAY_REWRITE
-    if "UNIQUE" in words or definition.contains("PRIMARY", "KEY"):
+    if "unique" in words or definition.contains("primary", "key"):
         return Work.INDEXES
-    empty = not default or [token.word for token in default] == ["NULL"]
+    empty = not default or (len(default) == 1 and default[0].value == "null")
     # Where there is a default, be it NULL, PostgreSQL looks at every row's foreign key.
-    if "CHECK" in words or {"REFERENCES", "DEFAULT"} <= words or (definition.contains("NOT", "NULL") and empty):
+    if "check" in words or {"references", "default"} <= words or (definition.contains("not", "null") and empty):
         return Work.READS
     return Work.NOTHING
 
 
-def _read_default(definition: Cursor) -> list[Token]:
-    if not definition.seek("DEFAULT"):
-        return []
+def _read_default(definition: Reader) -> list[Token]:
+    reader = Reader(definition.rest)
     default: list[Token] = []
-    depth = 0
-    for token in definition.rest:
-        if default and depth == 0 and token.word in _CLAUSES:
-            break
-        depth += {"(": 1, ")": -1}.get(token.text, 0)
-        default.append(token)
+    if reader.skip_to("default"):
+        for token in reader.rest:
+            if default and token.kind is Kind.WORD and token.value in _CLAUSES and is_balanced(default):
+                break
+            default.append(token)
     return default
 
 
-def _alter_column(table: str, action: Cursor) -> Finding:
-    action.take("COLUMN")
-    column = action.pop_name()
-    if action.take_any("TYPE", "SET DATA TYPE") is not None:
+def _alter_column(table: str, action: Reader) -> Finding:
+    action.take("column")
+    column = action.take_path()
+    if action.take_any("type", "set data type") is not None:
         tied = Hold(table, Lock.ACCESS_EXCLUSIVE, Reach.TIED, column)
         return (Hold(table, Lock.ACCESS_EXCLUSIVE), tied), Work.MAY_REWRITE
     phrase = action.take_any(*_CHANGES)
@@ -153,60 +150,62 @@ def _alter_column(table: str, action: Cursor) -> Finding:
     return (Hold(table, lock),), work
 
 
-def _drop(table: str, action: Cursor) -> Finding:
-    constraint = action.take("CONSTRAINT")
+def _drop(table: str, action: Reader) -> Finding:
+    constraint = action.take("constraint")
     if not constraint:
-        action.take("COLUMN")
-    action.take("IF", "EXISTS")
-    part = action.pop_name()
+        action.take("column")
+    action.take("if", "exists")
+    part = action.take_path()
     # Of a key that others refer to, CASCADE takes their foreign keys.
-    reach = Reach.REFERRED if constraint and not action.contains("CASCADE") else Reach.TIED
+    reach = Reach.REFERRED if constraint and not action.contains("cascade") else Reach.TIED
     return (Hold(table, Lock.ACCESS_EXCLUSIVE), Hold(table, Lock.ACCESS_EXCLUSIVE, reach, part)), Work.NOTHING
 
 
-def _validate(table: str, action: Cursor) -> Finding:
-    action.take("CONSTRAINT")
-    part = action.pop_name()
+def _validate(table: str, action: Reader) -> Finding:
+    action.take("constraint")
+    part = action.take_path()
     holds = (Hold(table, Lock.SHARE_UPDATE_EXCLUSIVE), Hold(table, Lock.ROW_SHARE, Reach.REFERRED, part))
     return holds, Work.READS
 
 
-def _set_parameters(table: str, action: Cursor) -> Finding:
-    if not action.take("("):
+def _set_parameters(table: str, action: Reader) -> Finding:
+    if not action.peek("("):
         return (Hold(table, Lock.UNKNOWN),), Work.NOTHING
-    names = {parameter.pop_name().upper().removeprefix("TOAST.") for parameter in action.split()}
-    mild = all(name in _MILD or "AUTOVACUUM" in name for name in names)
+    names = {
+        Reader(parameter).take_path().removeprefix("toast.") for parameter in split_commas(action.take_bracketed())
+    }
+    mild = all(name in _MILD or "autovacuum" in name for name in names)
     return (Hold(table, Lock.SHARE_UPDATE_EXCLUSIVE if mild else Lock.ACCESS_EXCLUSIVE),), Work.NOTHING
 
 
-def _inherit(table: str, action: Cursor) -> Finding:
-    action.take("INHERIT")
-    parent = action.pop_name()
+def _inherit(table: str, action: Reader) -> Finding:
+    action.take("inherit")
+    parent = action.take_path()
     return (Hold(table, Lock.ACCESS_EXCLUSIVE), Hold(parent, Lock.SHARE_UPDATE_EXCLUSIVE)), Work.NOTHING
 
 
-def _attach(table: str, action: Cursor) -> Finding:
-    action.take("PARTITION")
-    partition = action.pop_name()
+def _attach(table: str, action: Reader) -> Finding:
+    action.take("partition")
+    partition = action.take_path()
     return (Hold(table, Lock.SHARE_UPDATE_EXCLUSIVE), Hold(partition, Lock.ACCESS_EXCLUSIVE)), Work.READS
 
 
-def _detach(table: str, action: Cursor) -> Finding:
-    action.take("PARTITION")
-    partition = action.pop_name()
-    lock = Lock.SHARE_UPDATE_EXCLUSIVE if action.contains("CONCURRENTLY") else Lock.ACCESS_EXCLUSIVE
+def _detach(table: str, action: Reader) -> Finding:
+    action.take("partition")
+    partition = action.take_path()
+    lock = Lock.SHARE_UPDATE_EXCLUSIVE if action.contains("concurrently") else Lock.ACCESS_EXCLUSIVE
     return (Hold(table, lock), Hold(partition, Lock.ACCESS_EXCLUSIVE)), Work.NOTHING
 
 
 _VERBS = {
-    "ADD": _add,
-    "ALTER": _alter_column,
-    "DROP": _drop,
-    "VALIDATE": _validate,
-    "SET": _set_parameters,
-    "RESET": _set_parameters,
-    "INHERIT": _inherit,
-    "NO": _inherit,
-    "ATTACH": _attach,
-    "DETACH": _detach,
+    "add": _add,
+    "alter": _alter_column,
+    "drop": _drop,
+    "validate": _validate,
+    "set": _set_parameters,
+    "reset": _set_parameters,
+    "inherit": _inherit,
+    "no": _inherit,
+    "attach": _attach,
+    "detach": _detach,
 }

@@ -19,7 +19,7 @@ from app.engine import Engine
 from app.errors import MigrationRefused
 from app.timescale.expressions import find_assigned
 from app.timescale.journal import LOCK, Event, is_done, write_entry
-from app.timescale.manager import TimescaleMigrationManager, find_engine, set_lock_timeout
+from app.timescale.manager import LOCK_TIMEOUT, TimescaleMigrationManager, find_engine, set_lock_timeout
 from app.timescale.steps import Hold, Lock, Step, Work, describe_step
 
 BATCH = "{batch}"
@@ -29,6 +29,7 @@ CREATE TABLE IF NOT EXISTS migration_progress (
   migration text PRIMARY KEY, event text NOT NULL, move int NOT NULL, position text NOT NULL, rows_done bigint NOT NULL
 )
 """
+_UPDATE = "event = EXCLUDED.event, move = EXCLUDED.move, position = EXCLUDED.position, rows_done = EXCLUDED.rows_done"
 
 
 @dataclass(frozen=True)
@@ -68,22 +69,46 @@ class Move:
         literals = ", ".join("%L" for _ in self.key)
         return f"format('({literals})', {self._columns})"
 
-    def make_loop(self, statement: str) -> str:
-        """One statement that does all of it in SQL, a transaction a batch, for where no Python runs."""
+    def make_loop(self, statement: str, migration_id: str, event: Event, number: int) -> str:
+        """One statement that does what is left of it in SQL, a transaction a batch, for where no Python runs.
+
+        It keeps the same account of how far it is, so that either may go on where the other was cut off.
+        """
         upto, rest = (self.fill(statement, "{first}", until) for until in ("{next}", None))
+        name, keys = f"'{migration_id}'", ", ".join(f"'{column}'" for column in self.key)
         return f"""DO $aurum$
 DECLARE
+  stored record;
   first text;
   next text;
+  done bigint := 0;
 BEGIN
-  {self.first_query.replace(" FROM ", " INTO first FROM ", 1)};
+  IF (SELECT count(*) FROM pg_attribute WHERE attrelid = '"{self.table}"'::regclass AND attnotnull AND NOT attisdropped
+      AND attname IN ({keys})) < {len(self.key)} THEN
+    RAISE EXCEPTION 'The data migration % walks over {self.table} by columns that must be there and NOT NULL.', {name};
+  END IF;
+  {_CREATE.strip()};
+  SELECT move, position, rows_done INTO stored FROM migration_progress WHERE migration = {name} AND event = '{event.value}';
+  IF stored.move > {number} THEN
+    RETURN;
+  ELSIF stored.move = {number} AND stored.position <> '' THEN
+    first := stored.position;
+    done := stored.rows_done;
+  ELSE
+    {self.first_query.replace(" FROM ", " INTO first FROM ", 1)};
+  END IF;
   WHILE first IS NOT NULL LOOP
+    PERFORM set_config('lock_timeout', '{LOCK_TIMEOUT // timedelta(milliseconds=1)}', true);
     EXECUTE replace($query${self.next_query("{first}")}$query$, '{{first}}', first) INTO next;
     IF next IS NULL THEN
       EXECUTE replace($query${rest}$query$, '{{first}}', first);
     ELSE
       EXECUTE replace(replace($query${upto}$query$, '{{first}}', first), '{{next}}', next);
     END IF;
+    done := done + {self.rows};
+    INSERT INTO migration_progress VALUES (
+      {name}, '{event.value}', {number} + (next IS NULL)::int, coalesce(next, ''), CASE WHEN next IS NULL THEN 0 ELSE done END
+    ) ON CONFLICT (migration) DO UPDATE SET {_UPDATE};
     COMMIT;
     first := next;
   END LOOP;
@@ -147,14 +172,15 @@ class DataMigrationManager(TimescaleMigrationManager):
 
     async def list_steps(self, *, backwards: bool = False) -> list[Step]:
         """A statement for each move that does all of it by itself, in batches as `run` does."""
+        event = Event.REVERSED if backwards else Event.APPLIED
         return [
             Step(
-                move.make_loop(statement),
+                move.make_loop(statement, self.migration_id, event, number),
                 (Hold(move.table, Lock.ROW_EXCLUSIVE),),
                 transactional=False,
                 work=Work.GROWS,
             )
-            for move, statement in self._choose(backwards)
+            for number, (move, statement) in enumerate(self._choose(backwards))
         ]
 
     def _choose(self, backwards: bool) -> list[tuple[Move, str]]:
@@ -203,8 +229,7 @@ class DataMigrationManager(TimescaleMigrationManager):
             following: str | None = await connection.fetchval(move.next_query(position))
             await connection.execute(move.fill(statement, position, following))
             await connection.execute(
-                "INSERT INTO migration_progress VALUES ($1, $2, $3, $4, $5) ON CONFLICT (migration) DO UPDATE "
-                "SET event = EXCLUDED.event, move = EXCLUDED.move, position = EXCLUDED.position, rows_done = EXCLUDED.rows_done",
+                f"INSERT INTO migration_progress VALUES ($1, $2, $3, $4, $5) ON CONFLICT (migration) DO UPDATE SET {_UPDATE}",
                 self.migration_id,
                 event.value,
                 number + (following is None),
@@ -220,6 +245,16 @@ async def read_progress(connection: Any) -> list[tuple[str, int]]:
         return []
     rows = await connection.fetch("SELECT migration, rows_done FROM migration_progress ORDER BY migration")
     return [(row["migration"], row["rows_done"]) for row in rows]
+
+
+async def read_rows_done(connection: Any, migration_id: str, event: Event) -> int:
+    """How many rows of its present table a data migration has behind it that was cut off; 0 where none was."""
+    if not await connection.fetchval("SELECT to_regclass('migration_progress') IS NOT NULL"):
+        return 0
+    rows: int | None = await connection.fetchval(
+        "SELECT rows_done FROM migration_progress WHERE migration = $1 AND event = $2", migration_id, event.value
+    )
+    return rows or 0
 
 
 @asynccontextmanager

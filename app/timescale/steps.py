@@ -128,7 +128,7 @@ def list_facts(step: Step) -> list[str]:
     """What else there is to know of a step wherever it runs, a phrase each."""
     facts = [] if step.work is Work.NOTHING else [step.work.value]
     if not step.transactional:
-        facts.append("after the transaction, by itself")
+        facts.append("in no transaction, by itself")
     if step.asks:
         facts.append("a question: what comes after it may depend on the answer")
     return facts

@@ -13,7 +13,7 @@ from uuid import UUID
 from app.errors import MigrationRefused
 from app.timescale.locks import describe_statement
 from app.timescale.steps import Hold, Lock, Reach, Step
-from app.timescale.tokens import Kind, read_tokens, split_statements
+from app.timescale.tokens import Kind, read_tokens, replace_places, split_statements
 
 # What Piccolo asks for before it changes a foreign key, and what it is told: the database alone knows what it is called.
 _KEY_NAME = "fk_constraint_name"
@@ -38,14 +38,14 @@ class Tape:
     """Stands in for a connection: keeps every statement, with its arguments in it, and answers with no rows."""
 
     def __init__(self) -> None:
-        self.steps: list[Step] = []
+        self._statements: list[str] = []
         self._keys: list[tuple[str, tuple[Any, ...]]] = []
 
     async def fetch(self, query: str, *arguments: Any) -> list[Any]:
         if _KEY_NAME in query:
             self._keys.append((query, arguments))
             return [{_KEY_NAME: f"aurum_foreign_key_{len(self._keys)}"}]
-        self.steps += [self._describe(sql) for sql in split_statements(bind_arguments(query, arguments))]
+        self._statements += split_statements(bind_arguments(query, arguments))
         return []
 
     async def execute(self, query: str, *arguments: Any) -> str:
@@ -64,6 +64,11 @@ class Tape:
 
     def transaction(self) -> _NoTransaction:
         return _NoTransaction()
+
+    @property
+    def steps(self) -> list[Step]:
+        """What was written down."""
+        return [self._describe(sql) for sql in self._statements]
 
     def _describe(self, sql: str) -> Step:
         """The step; where it drops the foreign key that was asked for, one that finds out its name when it runs."""
@@ -100,10 +105,12 @@ def bind_arguments(query: str, arguments: tuple[Any, ...]) -> str:
     if not arguments:
         return query
     literals = [write_literal(argument) for argument in arguments]
-    return "".join(
-        literals[int(token.text[1:]) - 1] if token.kind is Kind.PARAMETER else token.text
+    places = [
+        (token.start, token.end, literals[int(token.value[1:]) - 1])
         for token in read_tokens(query)
-    )
+        if token.kind is Kind.PARAMETER
+    ]
+    return replace_places(query, places)
 
 
 def write_literal(value: Any) -> str:

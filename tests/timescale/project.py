@@ -31,6 +31,7 @@ from piccolo.constraints import Check, Unique
 from piccolo.table import Table
 from app.timescale.declared import Declared
 from app.timescale.hypertable import *
+from app.timescale.indexes import Index
 from app.timescale.keys import CompositeKey, KeyTimestamptz, PrimaryKey
 """
 

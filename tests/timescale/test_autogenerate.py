@@ -236,7 +236,7 @@ async def test_a_preview_says_what_each_step_locks_and_needs(
         "-- readings_hourly: no lock; left out without TimescaleDB Community",
         "-- readings: no lock; left out without TimescaleDB Community, where the service drops what is too old",
         "-- readings_hourly: EXCLUSIVE (reads go on, writes wait); readings: ACCESS SHARE (reads and writes go on); "
-        "left out without TimescaleDB Community; its time grows with the rows; after the transaction, by itself",
+        "left out without TimescaleDB Community; its time grows with the rows; in no transaction, by itself",
     ]
     assert await project.fetch("SELECT to_regclass('readings_hourly')::text") == [(None,)]
 

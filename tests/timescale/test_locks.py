@@ -448,3 +448,21 @@ async def test_our_own_steps_take_the_locks_that_are_said_of_them(project: Proje
     finally:
         await connection.close()
     assert checked == (18 if community else 3 if hypertables else 0)
+
+
+async def test_an_aggregate_of_a_raw_step_locks_its_table(project: Project) -> None:
+    if not await is_community(project):
+        pytest.skip("this edition has no aggregates")
+    for statement in split_statements(READINGS):
+        await project.fetch(statement)
+    await project.fetch("SELECT create_hypertable('readings', by_range('timestamp'), migrate_data => true)")
+    step = describe_statement(
+        "CREATE MATERIALIZED VIEW hourly WITH (timescaledb.continuous) AS "
+        "SELECT time_bucket('1 hour', timestamp) AS bucket, count(*) FROM readings GROUP BY 1 WITH NO DATA"
+    )
+    connection = await project.engine.get_new_connection()
+    try:
+        async with connection.transaction():
+            await check_locks(connection, step)
+    finally:
+        await connection.close()

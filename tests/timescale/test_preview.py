@@ -12,6 +12,7 @@ import pytest
 from app.errors import MigrationRefused, SchemaAhead
 from app.migrations.preview import Preview, describe_preview, preview_migrations
 from app.migrations.state import list_migrations
+from app.timescale.autogenerate import draft_data
 from app.timescale.files import list_files
 from app.timescale.journal import Event
 from app.timescale.leftovers import CREATE_STEPS
@@ -206,7 +207,7 @@ async def test_what_this_server_leaves_out_is_said_and_locks_nothing(project: Pr
     assert lines.count("-- left out here: needs TimescaleDB Community") == (0 if community else len(migration.steps))
     locked = "-- readings: SHARE ROW EXCLUSIVE (reads go on, writes wait): about 0 rows, "
     assert any(line.startswith(locked) for line in lines) is community
-    assert ("-- after the transaction, by itself" in lines) is community
+    assert ("-- in no transaction, by itself" in lines) is community
     assert any(line.startswith("PERFORM add_retention_policy(") for line in lines)
 
 
@@ -214,9 +215,10 @@ async def test_what_was_left_over_is_shown_first(project: Project) -> None:
     await step(project, declare("None"))
     await project.fetch(CREATE_STEPS)
     await project.fetch(
-        "INSERT INTO migration_step (migration, statement, query) VALUES "
-        "('x', 'CREATE INDEX CONCURRENTLY i ON readings (value)', NULL), "
-        "('x', 'CALL refresh_continuous_aggregate(''\"hourly\"'', :first, NULL)', 'SELECT quote_literal(now()) AS first')"
+        "INSERT INTO migration_step (migration, statement, query, cleanup) VALUES "
+        "('x', 'CREATE INDEX CONCURRENTLY i ON readings (value)', NULL, NULL), "
+        "('x', 'CALL refresh_continuous_aggregate(''\"hourly\"'', :first, NULL)', "
+        "'SELECT quote_literal(''2026-01-31'') AS first', 'SELECT 1')"
     )
     assert await show(project) == [
         f"-- {(await preview(project)).server}, at {(await preview(project)).at}. Nothing of this is run.",
@@ -225,18 +227,63 @@ async def test_what_was_left_over_is_shown_first(project: Project) -> None:
         "",
         "-- readings: SHARE UPDATE EXCLUSIVE (reads and writes go on): rows that were never counted, 24 kB",
         "-- builds an index over every row",
-        "-- after the transaction, by itself",
+        "-- in no transaction, by itself",
         "CREATE INDEX CONCURRENTLY i ON readings (value);",
         "",
         "-- hourly: EXCLUSIVE (reads go on, writes wait)",
         "-- its time grows with the rows",
-        "-- after the transaction, by itself",
-        "-- with the values of",
-        "--   SELECT quote_literal(now()) AS first",
-        "CALL refresh_continuous_aggregate('\"hourly\"', :first, NULL);",
+        "-- in no transaction, by itself",
+        "-- after what an attempt that was cut off may have left is cleared away",
+        "-- with what is found when it comes to it",
+        "CALL refresh_continuous_aggregate('\"hourly\"', '2026-01-31', NULL);",
         "",
         "-- Nothing to apply or to reverse.",
     ]
+
+
+async def test_what_is_left_of_a_migration_that_goes_back_is_not_done_first(project: Project) -> None:
+    first = await step(project, declare("None"))
+    await project.fetch(CREATE_STEPS)
+    await project.fetch("INSERT INTO migration_step (migration, statement) VALUES ($1, 'ANALYZE')", first)
+    assert len((await preview(project)).leftovers) == 1
+    assert (await preview(project, "base")).leftovers == []
+
+
+async def test_a_declared_index_is_shown_as_it_is_built_here(project: Project) -> None:
+    await step(project, declare(daily()))
+    project.declare(declare(daily()).replace("hypertable=", 'indexes=(Index("by_value", ("value",)),), hypertable='))
+    await project.generate()
+    hypertable = await project.fetch("SELECT 1 FROM pg_extension WHERE extname = 'timescaledb'") != []
+    lines = await show(project)
+    statement = 'CREATE INDEX {}IF NOT EXISTS "by_value" ON "readings" USING btree (value){};'
+    way = ("", " WITH (timescaledb.transaction_per_chunk)") if hypertable else ("CONCURRENTLY ", "")
+    assert lines[-1] == statement.format(*way)
+    assert lines[-6].startswith("-- readings: SHARE UPDATE EXCLUSIVE (reads and writes go on)")
+    assert lines[-5:-1] == [
+        "-- builds an index over every row",
+        "-- in no transaction, by itself",
+        "-- after what an attempt that was cut off may have left is cleared away",
+        "-- with what is found when it comes to it",
+    ]
+
+
+async def test_a_data_migration_is_shown_with_how_far_it_is(project: Project) -> None:
+    await step(project, declare("None"))
+    draft = await draft_data(project.app, "Double the values")
+    move = (
+        "manager.move_rows('readings', ('machine_id', 'timestamp'), 'UPDATE readings SET value = 2 WHERE {batch}', '')"
+    )
+    draft.path.write_text(draft.text.replace("    return manager", f"    {move}\n    return manager"))
+    project.forget_files()
+    lines = await show(project)
+    assert "-- readings: ROW EXCLUSIVE (reads and writes go on, but for writes to the same rows): " in "\n".join(lines)
+    assert lines[-1] == "-- and the bookkeeping in migration and migration_journal when all of it is done"
+    await project.fetch(
+        "CREATE TABLE migration_progress (migration text, event text, move int, position text, rows_done bigint)"
+    )
+    await project.fetch("INSERT INTO migration_progress VALUES ($1, 'applied', 0, '', 20000)", draft.migration_id)
+    assert "-- It was cut off with 20,000 rows behind it, and goes on from there." in await show(project)
+    assert (await preview(project)).migrations[0].rows_done == 20000
 
 
 async def test_going_back_shows_what_it_would_lose(project: Project) -> None:

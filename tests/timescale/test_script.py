@@ -15,13 +15,15 @@ from piccolo.apps.migrations.tables import Migration
 
 from app.database import probe_edition
 from app.embedded.installations import find_wheel
-from app.errors import MigrationRefused
+from app.errors import MigrationFailed, MigrationRefused
 from app.migrations.script import write_script, write_statement
 from app.migrations.state import list_migrations
+from app.timescale.autogenerate import draft_data
 from app.timescale.definitions import read_catalogue
 from app.timescale.files import compute_checksum, list_files
 from app.timescale.journal import LOCK
 from app.timescale.leftovers import CREATE_STEPS
+from app.timescale.statements import ENABLE_TIMESCALE
 from tests.conftest import ROOT, make_database, make_environ, read_database, run_command, run_sql
 from tests.test_migrations import fetch
 from tests.timescale.project import (
@@ -35,6 +37,7 @@ from tests.timescale.project import (
     declare,
     is_community,
 )
+from tests.timescale.project import ROWS as READINGS
 
 PSQL = find_wheel().bin_dir / "psql"
 
@@ -193,7 +196,7 @@ async def read_project(project: Project, url: str) -> dict[str, Any]:
 
 
 async def test_a_project_with_everything_is_the_same_by_either_way(project: Project) -> None:
-    url = project.engine.config["dsn"]
+    url = project.url
     script = await write_migrations(project)
     await project.forwards()
     expected = await read_project(project, url)
@@ -211,7 +214,7 @@ async def test_a_project_with_everything_is_the_same_by_either_way(project: Proj
 
 
 async def test_cut_off_anywhere_it_goes_on_from_there_and_so_does_the_runner(project: Project) -> None:
-    url = project.engine.config["dsn"]
+    url = project.url
     script = await write_migrations(project)
     await run(url, script)
     expected = await read_project(project, url)
@@ -229,7 +232,7 @@ async def test_cut_off_anywhere_it_goes_on_from_there_and_so_does_the_runner(pro
 
 
 async def test_what_any_other_run_left_over_is_done_first(project: Project) -> None:
-    url = project.engine.config["dsn"]
+    url = project.url
     script = await write_migrations(project)
     await project.forwards()
     await project.fetch(CREATE_STEPS)
@@ -259,6 +262,81 @@ async def test_a_foreign_key_that_changes_is_the_same_by_either_way(
         await project.forwards()
         expected = await read_project(project, url)
         assert " ON DELETE RESTRICT" in expected["catalogue"]["constraint", "readings.readings_machine_id_fkey"]
+        await clear(project)
+        await run(url, script)
+        assert await read_project(project, url) == expected
+
+
+# --- rows and indexes ---------------------------------------------------------------------------------------------
+
+DOUBLE_IT = "UPDATE readings SET value = value * 2 WHERE {batch}"
+SUM = "SELECT count(*)::int, sum(value)::int FROM readings"
+
+
+async def write_move(project: Project) -> str:
+    """Tables with a thousand readings, and a data migration that must not go over any of them twice."""
+    project.declare(declare(daily()))
+    assert await project.generate() is not None
+    await project.forwards()
+    await project.fetch("INSERT INTO machines VALUES ('A')")
+    await project.fetch(READINGS)
+    draft = await draft_data(project.app, "Double the values")
+    move = f"manager.move_rows('readings', ('machine_id', 'timestamp'), {DOUBLE_IT!r}, '', rows=70)"
+    draft.path.write_text(draft.text.replace("    return manager", f"    {move}\n    return manager"))
+    project.forget_files()
+    return draft.migration_id
+
+
+async def test_rows_are_changed_batch_by_batch_and_counted_once_wherever_it_was_cut_off(project: Project) -> None:
+    migration_id = await write_move(project)
+    script = await write_script(project.app)
+    refuse = "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE ''not this one''; END'"
+    await project.fetch(refuse)
+    for value in (300, 700):
+        await project.fetch(
+            f"CREATE TRIGGER refuse BEFORE UPDATE ON readings FOR EACH ROW WHEN (old.value = {value}) EXECUTE FUNCTION refuse()"
+        )
+        if value == 300:
+            done = await asyncio.to_thread(run_psql, project.url, script)
+            assert done.returncode == 3
+            assert "not this one" in done.stderr
+            assert await project.fetch("SELECT move, rows_done::int FROM migration_progress") == [(0, 280)]
+        else:
+            with pytest.raises(MigrationFailed):
+                await project.forwards()
+            assert await project.fetch("SELECT move, rows_done::int FROM migration_progress") == [(0, 700)]
+        await project.fetch("DROP TRIGGER refuse ON readings")
+    assert await project.fetch("SELECT count(*)::int FROM migration WHERE name = $1", migration_id) == [(0,)]
+    await run(project.url, script)
+    assert await project.fetch(SUM) == [(1000, 999_000)]
+    assert await project.fetch("SELECT to_regclass('migration_progress')::text") == [(None,)]
+    assert (await project.forwards())[-1] == f"Nothing to apply: the database is at {migration_id}."
+    await run(project.url, script)
+    assert await project.fetch(SUM) == [(1000, 999_000)]
+
+
+async def test_declared_indexes_are_the_same_by_either_way(
+    server_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with make_database(server_url) as url:
+        project = Project(tmp_path, url, monkeypatch)
+        await project.fetch(ENABLE_TIMESCALE)
+        plain, indexed = (
+            "Declared, Table, tablename",
+            'Declared, Table, indexes=(Index("by_id", ("machine_id",)),), tablename',
+        )
+        readings, many = "hypertable=", 'indexes=(Index("high", ("value DESC",), where="value > 5"),), hypertable='
+        for source in (
+            declare(daily()),
+            declare(daily()).replace(plain, indexed).replace(readings, many),
+            declare(daily()).replace(readings, many.replace("5", "7")),
+        ):
+            project.declare(source)
+            assert await project.generate() is not None
+        script = await write_script(project.app)
+        await project.forwards()
+        expected = await read_project(project, url)
+        assert "WHERE (value > (7)::double precision)" in expected["catalogue"]["index", "readings.high"]
         await clear(project)
         await run(url, script)
         assert await read_project(project, url) == expected

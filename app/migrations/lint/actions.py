@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from app.migrations.lint.tokens import Token
+from app.timescale.tokens import Token
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from app.migrations.lint.actions import (
     Vacuum,
     ValidateConstraint,
 )
-from app.migrations.lint.tokens import Kind, Reader, Statement, Token, is_balanced, read_tokens, split_commas
+from app.timescale.tokens import Kind, Reader, Statement, Token, is_balanced, read_tokens, split_commas
 
 # The functions of TimescaleDB that a migration may come to call.
 TIMESCALE_FUNCTIONS = {

@@ -12,7 +12,6 @@ from app.migrations.lint.actions import Action, CreateTable, DropIndex, Reindex
 from app.migrations.lint.grammar import read_actions
 from app.migrations.lint.rules import Place, Problem, describe_move, find_table, judge
 from app.migrations.lint.tables import Line
-from app.migrations.lint.tokens import read_statements, read_tokens
 from app.timescale.autogenerate import read_hypertables, read_indexes
 from app.timescale.hypertable import Hypertable
 from app.timescale.indexes import Index, plan_indexes
@@ -20,6 +19,7 @@ from app.timescale.manager import TimescaleMigrationManager
 from app.timescale.moves import BATCH, DataMigrationManager
 from app.timescale.statements import ENABLE_TIMESCALE
 from app.timescale.steps import Step
+from app.timescale.tokens import read_statements, read_tokens
 from app.timescale.transitions import plan_transition
 
 _HOUSEKEEPING = {"analyze", "call", "cluster", "reindex", "vacuum"}

@@ -14,7 +14,7 @@ from app.migrations.lint.actions import (
     ValidateConstraint,
 )
 from app.migrations.lint.tables import Line, TableState
-from app.migrations.lint.tokens import Kind, Token
+from app.timescale.tokens import Kind, Token
 
 
 def judge_column(action: Action, table: str, state: TableState) -> Iterator[tuple[str, str]]:

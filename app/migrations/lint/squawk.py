@@ -19,7 +19,7 @@ from app.errors import MigrationRefused
 from app.migrations.lint.actions import AddColumn
 from app.migrations.lint.grammar import read_actions
 from app.migrations.lint.rules import DECLARE_INDEX
-from app.migrations.lint.tokens import read_statements
+from app.timescale.tokens import read_statements
 
 POSTGRES = "15"  # the oldest that we run on
 

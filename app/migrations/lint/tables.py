@@ -20,9 +20,9 @@ from app.migrations.lint.actions import (
     SetCompression,
 )
 from app.migrations.lint.grammar import read_name
-from app.migrations.lint.tokens import Kind, Token
 from app.timescale.expressions import find_columns
 from app.timescale.hypertable import Hypertable
+from app.timescale.tokens import Kind, Token
 
 _AMOUNT = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]+?)s?(?=\d|\s|\Z)", re.IGNORECASE)
 _UNITS = {
