@@ -18,7 +18,7 @@ from app.migrations.losses import count_losses
 from app.migrations.state import MigrationState, read_state, require_known, require_order, require_unedited
 from app.timescale.files import find_folder, load_modules
 from app.timescale.journal import Event
-from app.timescale.leftovers import find_leftovers
+from app.timescale.leftovers import read_leftovers
 from app.timescale.locks import describe_statement
 from app.timescale.manager import TimescaleMigrationManager, load_own_manager
 from app.timescale.moves import DataMigrationManager, read_rows_done
@@ -130,7 +130,7 @@ async def _preview_one(viewer: _Viewer, manager: TimescaleMigrationManager, even
 
 async def _read_leftovers(connection: Connection, chosen: list[str], event: Event) -> list[Step]:
     """What would run first. Of migrations that are reversed alone, nothing is."""
-    left = await find_leftovers(connection)
+    left = {migration for migration, _ in await read_leftovers(connection)}
     if not left or (event is Event.REVERSED and left <= set(chosen)):
         return []
     return [
