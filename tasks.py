@@ -6,6 +6,7 @@ What a command alone needs and takes long to import, it imports itself: the othe
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import shlex
 import signal
@@ -25,8 +26,10 @@ from app.console import complain, say, show_progress
 from app.database import Database, connect, explain_refusal
 from app.embedded import open_embedded
 from app.errors import AlreadyExists, AurumError, InvalidInput, MigrationRefused, SettingsError, StartupRefused
-from app.ingest.loader import LoadSummary, check_csv, read_timezone
+from app.ingest.backlog import Backlog
+from app.ingest.loader import BATCH, LoadSummary, check_csv, read_timezone
 from app.ingest.loader import load_csv as load_csv_file
+from app.ingest.message import Limits
 from app.ingest.writer import Writer
 from app.migrations.history import HistoryLine, read_history
 from app.migrations.losses import count_losses
@@ -120,7 +123,14 @@ def serve(_: Context) -> None:
     with report_errors():
         settings = load_settings()
         check_port(settings.host, settings.port)
-        uvicorn.run("app.main:create_app", factory=True, host=settings.host, port=settings.port)
+        patience = math.ceil(settings.ingest_deadline.total_seconds())
+        uvicorn.run(
+            "app.main:create_app",
+            factory=True,
+            host=settings.host,
+            port=settings.port,
+            timeout_graceful_shutdown=patience,
+        )
 
 
 @task
@@ -239,7 +249,10 @@ async def _load_csv(
         except AlreadyExists:
             say(f"{machine_id} is registered already.")
         with show_progress(f"Loading {path.name}", "bytes") as bar:
-            return await load_csv_file(Writer(database), path, machine_id, zone, bar)
+            backlog = Backlog(settings.ingest_queue_bytes)
+            writer = Writer(database, backlog, settings.ingest_deadline)
+            limits = Limits(BATCH, settings.max_metrics)
+            return await load_csv_file(writer, limits, path, machine_id, zone, bar)
 
 
 @asynccontextmanager

@@ -20,11 +20,15 @@
     └── RequestError            something a client asked for, answered with its code and, where one is to blame, its field
         ├── InvalidInput        BAD_USER_INPUT
         ├── UnsupportedMediaType UNSUPPORTED_MEDIA_TYPE
+        ├── PayloadTooLarge     PAYLOAD_TOO_LARGE      more than a limit; the message names the setting
+        ├── RequestTimeout      REQUEST_TIMEOUT        a body that stopped arriving
         ├── NotFound            NOT_FOUND
         ├── AlreadyExists       ALREADY_EXISTS
+        ├── PartlyStored        any of these, when a part of a body was durable already
         ├── QueryTimeout        QUERY_TIMEOUT          the database was stopped from working on it any longer
         └── DatabaseUnavailable DATABASE_UNAVAILABLE   try again later
-            └── DatabaseBusy    DATABASE_BUSY          others changed the same rows; try again
+            ├── DatabaseBusy    DATABASE_BUSY          others changed the same rows; try again
+            └── Overloaded      OVERLOADED             more arrives than the database takes; try again
 
 What no one foresaw reaches clients as INTERNAL, with a correlation id that the log has too.
 
@@ -110,6 +114,7 @@ class RequestError(AurumError):
     """An error that a client caused or may act upon. `field` is the path of the argument to blame, if there is one."""
 
     http_status: ClassVar[int]
+    http_headers: ClassVar[dict[str, str]] = {}
 
     def __init__(self, message: str, *, field: str | None = None) -> None:
         super().__init__(message)
@@ -129,6 +134,18 @@ class InvalidInput(RequestError):
 class UnsupportedMediaType(RequestError):
     code = "UNSUPPORTED_MEDIA_TYPE"
     http_status = 415
+    http_headers: ClassVar[dict[str, str]] = {"Accept-Encoding": "gzip, zstd"}
+
+
+class PayloadTooLarge(RequestError):
+    code = "PAYLOAD_TOO_LARGE"
+    http_status = 413
+
+
+class RequestTimeout(RequestError):
+    code = "REQUEST_TIMEOUT"
+    http_status = 408
+    http_headers: ClassVar[dict[str, str]] = {"Connection": "close"}
 
 
 class NotFound(RequestError):
@@ -149,7 +166,27 @@ class QueryTimeout(RequestError):
 class DatabaseUnavailable(RequestError):
     code = "DATABASE_UNAVAILABLE"
     http_status = 503
+    http_headers: ClassVar[dict[str, str]] = {"Retry-After": "1"}  # seconds
 
 
 class DatabaseBusy(DatabaseUnavailable):
     code = "DATABASE_BUSY"
+
+
+class Overloaded(DatabaseUnavailable):
+    code = "OVERLOADED"
+
+
+class PartlyStored(RequestError):
+    """Another error, which came when a part of a body was durable already; `durable` is what became of that part."""
+
+    def __init__(self, cause: RequestError, durable: dict[str, object]) -> None:
+        super().__init__(f"{cause} What is under `durable` is stored, and needn't be sent again.", field=cause.field)
+        self.code = cause.code  # type: ignore[misc]  # of the instance alone
+        self.http_status = cause.http_status  # type: ignore[misc]
+        self.http_headers = cause.http_headers  # type: ignore[misc]
+        self.durable = durable
+
+    @property
+    def extensions(self) -> dict[str, object]:
+        return {**super().extensions, "durable": self.durable}

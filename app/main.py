@@ -29,7 +29,9 @@ from app.events.pruner import prune_outbox
 from app.graphql.context import Rooms
 from app.graphql.controller import make_controller
 from app.history.machines import LivenessLimits
+from app.ingest.backlog import Backlog
 from app.ingest.endpoint import make_router as make_ingest_router
+from app.ingest.message import Limits
 from app.ingest.writer import Writer
 from app.migrations.state import require_schema
 from app.ops.answers import answer_http_error, answer_request_error, answer_unforeseen_error
@@ -79,11 +81,14 @@ def create_app(settings: Settings | None = None) -> Litestar:
         pool_size=settings.pool_size,
         statement_timeout=settings.statement_timeout,
     )
-    writer = Writer(database)
+    backlog = Backlog(settings.ingest_queue_bytes)
+    limits = Limits(settings.max_batch_rows, settings.max_metrics)
+    writer = Writer(database, backlog, settings.ingest_deadline)
     fanout = Fanout()
     rooms = Rooms(
         database=database,
         writer=writer,
+        limits=limits,
         fanout=fanout,
         liveness=LivenessLimits(settings.stale_after, settings.silent_after),
         declared=find_hypertables(APP_CONFIG.table_classes),
@@ -111,6 +116,7 @@ def create_app(settings: Settings | None = None) -> Litestar:
             except AurumError as error:
                 app.state.startup_error = error
                 raise
+            stack.push_async_callback(writer.stop)
             prune = partial(prune_outbox, database, settings.outbox_retention)
             drop = partial(_drop_expired, database, tables, migrated)
             for chore in (
@@ -124,7 +130,7 @@ def create_app(settings: Settings | None = None) -> Litestar:
     return Service(
         route_handlers=[
             make_controller(rooms),
-            make_ingest_router(writer),
+            make_ingest_router(writer, backlog, limits, settings.max_body_bytes),
             make_health_router(database, tables),
         ],
         lifespan=[run],

@@ -5,7 +5,6 @@ Arrives: names from a client. Leaves: the machine as it is stored. Fails: Invali
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
@@ -16,10 +15,9 @@ from piccolo.querystring import QueryString
 
 from app.database import translate_errors
 from app.errors import AlreadyExists, InvalidInput, NotFound
-from app.ingest.message import MACHINE_ID_PATTERN
+from app.ingest.refusal import match_machine_id
 from app.tables import Machine
 
-_MACHINE_ID = re.compile(MACHINE_ID_PATTERN)
 _MAX_TEXT = 200  # characters
 
 
@@ -36,7 +34,7 @@ class StoredMachine(msgspec.Struct, frozen=True):
 
 async def register_machine(machine_id: str, machine_type: str, location: str) -> StoredMachine:
     """Adds a machine, in service. Raises AlreadyExists when one has that id."""
-    if not _MACHINE_ID.match(machine_id):
+    if not match_machine_id(machine_id):
         raise InvalidInput(
             "machineId must be 1 to 64 letters, digits, dots, colons, dashes and underscores, "
             "and start with a letter or a digit.",

@@ -94,6 +94,27 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_body_bytes: Annotated[
         Annotated[int, Meta(ge=1024)], Meta(description="How large the body of a request may be, in bytes.")
     ] = 16 * 1024 * 1024
+    max_batch_rows: Annotated[
+        Annotated[int, Meta(ge=1)],
+        Meta(description="How many readings one request may hold; lines of NDJSON aside, which are without a limit."),
+    ] = 100_000
+    max_metrics: Annotated[
+        Annotated[int, Meta(ge=1, le=10_000)], Meta(description="How many metrics one reading may have.")
+    ] = 256
+    ingest_queue_bytes: Annotated[
+        Annotated[int, Meta(ge=1024)],
+        Meta(
+            description="How much memory readings on their way to the database may take, in bytes; beyond it requests "
+            "are answered with 503."
+        ),
+    ] = 32 * 1024 * 1024
+    ingest_deadline: Annotated[
+        timedelta,
+        Meta(
+            description="How long readings wait for the database at most, also when the service stops "
+            "(ISO 8601 duration)."
+        ),
+    ] = timedelta(seconds=10)
     stale_after: Annotated[
         timedelta, Meta(description="A machine whose newest reading is older than this is STALE (ISO 8601 duration).")
     ] = timedelta(minutes=2)
@@ -189,7 +210,7 @@ def _check_together(settings: Settings) -> Iterator[str]:
     statement_timeout = _format(settings.statement_timeout)
     if not timedelta(milliseconds=1) <= settings.statement_timeout <= _LONGEST_STATEMENT:
         yield f"AURUM_STATEMENT_TIMEOUT is {statement_timeout}: must be from PT0.001S to {_format(_LONGEST_STATEMENT)}."
-    for name in ("stale_after", "silent_after", "outbox_retention"):
+    for name in ("ingest_deadline", "stale_after", "silent_after", "outbox_retention"):
         span = getattr(settings, name)
         if not timedelta(0) < span <= _LONGEST:
             yield (

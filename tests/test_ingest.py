@@ -12,7 +12,7 @@ import httpx
 import msgspec
 import pytest
 
-from app.ingest import writer
+from app.ingest import merging, store
 from tests.client import ServiceClient
 from tests.conftest import make_database, read_database, run_service
 
@@ -36,6 +36,7 @@ async def test_one_reading_is_stored_before_the_answer(service: ServiceClient, c
         "accepted": 1,
         "duplicates": 0,
         "conflicts": 0,
+        "rejectedCount": 0,
         "rejected": [],
     }
     assert await stored(connection) == [
@@ -98,7 +99,7 @@ async def test_a_reading_sent_again_is_a_duplicate(service: ServiceClient, conne
     await service.register("PRESS-1")
     await service.ingest(reading(rpm=1500, temperature=80.5))
     again = await service.ingest([reading(rpm=1500, temperature=80.5), reading(rpm=1500)])
-    assert again == {"accepted": 0, "duplicates": 2, "conflicts": 0, "rejected": []}
+    assert again == {"accepted": 0, "duplicates": 2, "conflicts": 0, "rejectedCount": 0, "rejected": []}
     assert len(await stored(connection)) == 1
 
 
@@ -113,7 +114,7 @@ async def test_a_conflict_keeps_the_stored_value_and_is_counted(service: Service
     await service.register("PRESS-1")
     await service.ingest(reading(rpm=1500))
     answer = await service.ingest(reading(rpm=1600, vibration=2.5))
-    assert answer == {"accepted": 0, "duplicates": 0, "conflicts": 1, "rejected": []}
+    assert answer == {"accepted": 0, "duplicates": 0, "conflicts": 1, "rejectedCount": 0, "rejected": []}
     assert (await stored(connection))[0][2] == {"rpm": 1500.0, "vibration": 2.5}
 
 
@@ -121,7 +122,7 @@ async def test_overwrite_corrects_the_stored_value(service: ServiceClient, conne
     await service.register("PRESS-1")
     await service.ingest(reading(rpm=1500, vibration=2.5))
     answer = await service.ingest(reading(rpm=1600), onConflict="overwrite")
-    assert answer == {"accepted": 0, "duplicates": 0, "conflicts": 1, "rejected": []}
+    assert answer == {"accepted": 0, "duplicates": 0, "conflicts": 1, "rejectedCount": 0, "rejected": []}
     assert (await stored(connection))[0][2] == {"rpm": 1600.0, "vibration": 2.5}
 
 
@@ -129,7 +130,7 @@ async def test_one_batch_is_judged_reading_by_reading(service: ServiceClient, co
     await service.register("PRESS-1")
     await service.ingest(reading(a=1))
     answer = await service.ingest([reading(a=1), reading(a=2), reading(b=3), reading(b=4), reading(b=3, a=1)])
-    assert answer == {"accepted": 1, "duplicates": 2, "conflicts": 2, "rejected": []}
+    assert answer == {"accepted": 1, "duplicates": 2, "conflicts": 2, "rejectedCount": 0, "rejected": []}
     assert (await stored(connection))[0][2] == {"a": 1.0, "b": 3.0}
 
 
@@ -151,7 +152,13 @@ async def test_the_same_batches_from_two_clients_are_stored_once(
 
 
 async def test_an_empty_array_is_no_error(service: ServiceClient) -> None:
-    assert await service.ingest([]) == {"accepted": 0, "duplicates": 0, "conflicts": 0, "rejected": []}
+    assert await service.ingest([]) == {
+        "accepted": 0,
+        "duplicates": 0,
+        "conflicts": 0,
+        "rejectedCount": 0,
+        "rejected": [],
+    }
 
 
 @pytest.mark.parametrize(
@@ -210,7 +217,7 @@ async def test_a_body_over_the_limit_is_refused_with_413(database_url: str) -> N
     async with run_service(database_url, AURUM_MAX_BODY_BYTES="1024") as service:
         response = await service.http.post("/ingest", content=b" " * 2000)
         assert response.status_code == 413
-        assert response.json()["code"] == "REQUEST_ENTITY_TOO_LARGE"
+        assert response.json()["code"] == "PAYLOAD_TOO_LARGE"
 
 
 async def test_an_unknown_way_to_settle_conflicts_is_refused(service: ServiceClient) -> None:
@@ -228,7 +235,7 @@ async def test_graphql_takes_readings_by_the_same_rules(service: ServiceClient, 
     mutation = """
         mutation ($measurements: [MeasurementInput!]!, $onConflict: OnConflict!) {
           ingest(measurements: $measurements, onConflict: $onConflict) {
-            accepted duplicates conflicts rejected { index code message }
+            accepted duplicates conflicts rejectedCount rejected { index code message }
           }
         }
     """
@@ -245,6 +252,7 @@ async def test_graphql_takes_readings_by_the_same_rules(service: ServiceClient, 
         "accepted": 1,
         "duplicates": 1,
         "conflicts": 0,
+        "rejectedCount": 3,
         "rejected": [
             {
                 "index": 2,
@@ -279,7 +287,7 @@ async def test_a_client_that_hangs_up_before_the_answer_leaves_the_service_as_it
 
 
 async def test_a_database_that_is_gone_is_answered_with_503(server_url: str, template: str) -> None:
-    async with make_database(server_url, template) as url, run_service(url) as service:
+    async with make_database(server_url, template) as url, run_service(url, AURUM_INGEST_DEADLINE="PT0.5S") as service:
         await service.register("PRESS-1")
         admin = await asyncpg.connect(server_url)
         name = read_database(url)
@@ -325,7 +333,7 @@ async def test_a_deadlock_is_tried_again_and_then_answered_with_503(
 ) -> None:
     await service.register("PRESS-1")
     failures = 2
-    original = writer._write
+    original = store._merge
 
     async def fail(*arguments: Any) -> Any:
         nonlocal failures
@@ -334,27 +342,30 @@ async def test_a_deadlock_is_tried_again_and_then_answered_with_503(
             raise asyncpg.DeadlockDetectedError("deadlock detected")
         return await original(*arguments)
 
-    monkeypatch.setattr(writer, "_write", fail)
+    monkeypatch.setattr(store, "_copy", fail)
+    monkeypatch.setattr(store, "_merge", fail)
     assert (await service.ingest([reading(), reading()])) == {
         "accepted": 1,
         "duplicates": 1,
         "conflicts": 0,
+        "rejectedCount": 0,
         "rejected": [],
     }
-    failures = writer.ATTEMPTS
+    failures = store.ATTEMPTS
     response = await service.http.post("/ingest", json=reading())
     assert (response.status_code, response.json()["code"]) == (503, "DATABASE_BUSY")
 
 
 async def test_a_batch_of_many_chunks_is_one_commit(service: ServiceClient, connection: Connection) -> None:
     await service.register("PRESS-1")
-    count = 2 * writer.CHUNK + 1
+    count = 2 * merging.CHUNK + 1
     batch = [reading(timestamp=second * 1000, rpm=second) for second in range(count)]
     assert (await service.ingest(batch[::-1]))["accepted"] == count
     assert (await service.ingest([*batch, reading(timestamp=5000, rpm=-1)])) == {
         "accepted": 0,
         "duplicates": count,
         "conflicts": 1,
+        "rejectedCount": 0,
         "rejected": [],
     }
     assert await connection.fetchval("SELECT count(*) FROM outbox") == 1

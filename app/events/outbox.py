@@ -11,6 +11,7 @@ from datetime import timedelta
 from enum import Enum
 from typing import Any
 
+import asyncpg
 import msgspec
 
 from app.database import Connection
@@ -35,17 +36,47 @@ class Event(msgspec.Struct, frozen=True):
     payload: Any
 
 
-async def publish_event(connection: Connection, topic: Topic, payload: Any) -> None:
+class Publication(msgspec.Struct, frozen=True):
+    """An event that was written, for `is_committed`; `transaction` is PostgreSQL's 64-bit id of it."""
+
+    id: int
+    transaction: int
+    payload: str
+
+
+async def publish_event(connection: Connection, topic: Topic, payload: Any) -> Publication:
     """Writes an event; to be called last in a transaction, since every other publisher waits from here to its end."""
+    text = msgspec.json.encode(payload).decode()
     await connection.execute(f"SELECT pg_advisory_xact_lock({_LOCK})")
-    await connection.execute(
+    row = await connection.fetchrow(
         """
         WITH event AS (INSERT INTO outbox (topic, payload) VALUES ($1, $2::jsonb) RETURNING id)
-        SELECT pg_notify($3, id::text) FROM event
+        SELECT id, pg_current_xact_id()::text AS transaction, pg_notify($3, id::text) FROM event
         """,
         topic.value,
-        msgspec.json.encode(payload).decode(),
+        text,
         CHANNEL,
+    )
+    assert row is not None  # noqa: S101 - one row was inserted
+    return Publication(row["id"], int(row["transaction"]), text)
+
+
+async def is_committed(connection: Connection, published: Publication) -> bool | None:
+    """Whether an event's transaction was committed, None while it's still under way.
+
+    To be asked on another connection, where the event's own broke before it could tell.
+    """
+    try:
+        status = await connection.fetchval("SELECT pg_xact_status($1::text::xid8)", str(published.transaction))
+    except asyncpg.InvalidParameterValueError:
+        return False  # a server that crashed has forgotten that it gave out the id
+    if status == "in progress":
+        return None
+    # Such a server may also have given the id to another transaction since. The event itself can't be mistaken.
+    return bool(
+        await connection.fetchval(
+            "SELECT EXISTS (SELECT FROM outbox WHERE id = $1 AND payload = $2::jsonb)", published.id, published.payload
+        )
     )
 
 

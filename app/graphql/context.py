@@ -15,6 +15,7 @@ from app.database import Database
 from app.events.fanout import Fanout
 from app.graphql.loaders import Loaders
 from app.history.machines import LivenessLimits
+from app.ingest.message import Limits
 from app.ingest.writer import Writer
 from app.instants import read_clock
 from app.timescale.hypertable import Hypertable
@@ -26,6 +27,7 @@ class Rooms:
 
     database: Database
     writer: Writer
+    limits: Limits
     fanout: Fanout
     liveness: LivenessLimits
     declared: Mapping[str, Hypertable]

@@ -48,8 +48,9 @@ class Mutation:
             {"machine_id": reading.machine_id, "timestamp": reading.timestamp, "metrics": reading.metrics}
             for reading in measurements
         ]
-        submission = read_objects(rows, info.context.now)
-        return IngestResult.view(await info.context.rooms.writer.commit(submission, on_conflict))
+        rooms = info.context.rooms
+        submission = read_objects(rows, info.context.now, rooms.limits)
+        return IngestResult.view(await rooms.writer.commit(submission, on_conflict))
 
     @strawberry.mutation(name="registerMachine")
     async def register(self, input: RegisterMachineInput) -> Machine:  # noqa: A002 - the contract's name

@@ -20,7 +20,7 @@ from app.history.machines import FleetState, Liveness, judge_liveness
 from app.history.pages import MEASUREMENTS, Clause, Page, PageRequest, TableShape, count_rows
 from app.history.series import Aggregate, Resolution, SeriesColumns, SeriesQuestion
 from app.ingest.merge import OnConflict
-from app.ingest.message import Rejection as RefusedReading
+from app.ingest.refusal import Rejection as RefusedReading
 from app.ingest.writer import IngestResult as WrittenResult
 from app.migrations.state import MigrationState
 from app.reading import StoredReading, decode_reading
@@ -358,12 +358,14 @@ class Rejection:
 
 
 @strawberry.type(
-    description="How many readings added something, said what was known, disagreed with it, and which were refused."
+    description="How many readings added something, said what was known, disagreed with it, and were refused; "
+    "`rejected` names the first 1,000 of those."
 )
 class IngestResult:
     accepted: int
     duplicates: int
     conflicts: int
+    rejected_count: int
     rejected: list[Rejection]
 
     @classmethod
@@ -372,6 +374,7 @@ class IngestResult:
             accepted=result.accepted,
             duplicates=result.duplicates,
             conflicts=result.conflicts,
+            rejected_count=result.rejected_count,
             rejected=[Rejection.view(refused) for refused in result.rejected],
         )
 

@@ -1,45 +1,130 @@
-"""`POST /ingest`: one reading or an array of them, in JSON.
+"""`POST /ingest`: readings in JSON or MessagePack, one or an array of them, or in NDJSON, one in each line.
 
-Answers 200 with {accepted, duplicates, conflicts, rejected} once everything accepted is durable; 400 when the body
-can't be read, 415 when it's said to be something else, and 503 when the database can't be reached: then nothing of it was stored.
+Answers 200 with {accepted, duplicates, conflicts, rejectedCount, rejected} once everything accepted is durable. A body
+of NDJSON may be larger than memory: it's stored batch by batch, and an error after the first batch says how far it came.
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
+from datetime import datetime
+from typing import TypeAlias
+from urllib.parse import parse_qs
 
-from litestar import Request, Router, post
+import msgspec
+from litestar import Router, asgi
+from litestar.exceptions import MethodNotAllowedException
+from litestar.types import Receive, Scope, Send
 
-from app.errors import InvalidInput, UnsupportedMediaType
+from app.errors import DatabaseUnavailable, InvalidInput, PayloadTooLarge, UnsupportedMediaType
+from app.ingest.backlog import Backlog, Share
+from app.ingest.body import Disconnected, read_pieces
+from app.ingest.lines import LineStream
 from app.ingest.merge import OnConflict
-from app.ingest.message import read_body
-from app.ingest.writer import IngestResult, Writer
+from app.ingest.message import Limits, Submission, read_json, read_messagepack
+from app.ingest.refusal import RejectionCode
+from app.ingest.writer import STOPPING, IngestResult, Writer
 from app.instants import read_clock
 
 LARGE = 256 * 1024  # bytes of a body that is read beside the loop, for others' sake
 
+Read: TypeAlias = Callable[[bytes, datetime, Limits], Submission]
 
-def make_router(writer: Writer) -> Router:
-    """The route over this writer."""
+# A page of another site can make a browser send any of the media types of forms, but none of these.
+READERS: dict[str, Read] = {
+    "application/json": read_json,
+    "application/msgpack": read_messagepack,
+    "application/x-msgpack": read_messagepack,
+    "application/vnd.msgpack": read_messagepack,
+}
+LINES = frozenset({"application/x-ndjson", "application/ndjson", "application/jsonl"})
 
-    @post("/ingest", status_code=200)
-    async def ingest(request: Request[Any, Any, Any]) -> IngestResult:
-        media_type, _ = request.content_type
-        if media_type and media_type != "application/json":
-            # A page of another site can make a browser send any of the media types of forms, but not this one.
-            raise UnsupportedMediaType(f"/ingest takes application/json, not {media_type[:80]}.")
-        on_conflict = _read_on_conflict(request.query_params.get("onConflict"))
-        body = await request.body()
-        now = read_clock()
-        submission = await asyncio.to_thread(read_body, body, now) if len(body) > LARGE else read_body(body, now)
+
+def make_router(writer: Writer, backlog: Backlog, limits: Limits, most_bytes: int) -> Router:
+    """The route over this writer. `most_bytes` is how long a body, or a line of NDJSON, may be."""
+
+    # ASGI itself, since a Request and a Response of Litestar would take as long as all the rest of a small request.
+    @asgi("/ingest", copy_scope=False)
+    async def ingest(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope.get("method") != "POST":
+            raise MethodNotAllowedException(headers={"Allow": "POST"})
+        headers = dict(scope["headers"])
+        try:
+            result = await take(headers, scope["query_string"], receive)
+        except Disconnected:
+            return
+        except asyncio.CancelledError:
+            # Only a server that stops, and waits no longer, does that.
+            raise DatabaseUnavailable(STOPPING) from None
+        await _answer(send, result)
+
+    async def take(headers: dict[bytes, bytes], query: bytes, receive: Receive) -> IngestResult:
+        on_conflict = _read_on_conflict(query)
+        media_type = (
+            headers.get(b"content-type", b"application/json").decode("latin-1").partition(";")[0].strip().lower()
+        )
+        read = READERS.get(media_type)
+        if read is None and media_type not in LINES:
+            raise UnsupportedMediaType(
+                f"/ingest takes application/json, application/x-ndjson and application/msgpack, not {media_type[:80]}."
+            )
+        length = int(headers.get(b"content-length", b"0"))
+        coding = headers.get(b"content-encoding", b"identity").decode("latin-1").strip().lower()
+        with backlog.share() as share:
+            async with aclosing(read_pieces(receive, coding)) as pieces:
+                if read is None:
+                    backlog.check(0)
+                    return await LineStream(writer, backlog, share, limits, most_bytes, on_conflict).store(pieces)
+                _check_length(length, most_bytes)
+                backlog.check(length)
+                body = await _gather(pieces, share, most_bytes)
+            now = read_clock()
+            large = len(body) > LARGE
+            submission = await asyncio.to_thread(read, body, now, limits) if large else read(body, now, limits)
+            del body
+            share.resize(0)
+        _refuse_one_too_wide(submission)
         return await writer.commit(submission, on_conflict)
 
     return Router("/", route_handlers=[ingest])
 
 
-def _read_on_conflict(given: str | None) -> OnConflict:
+def _check_length(length: int, most_bytes: int) -> None:
+    if length > most_bytes:
+        raise PayloadTooLarge(
+            f"The body has more bytes than AURUM_MAX_BODY_BYTES, which is {most_bytes}: send several, or "
+            "application/x-ndjson, of which only a line is as short as that."
+        )
+
+
+async def _gather(pieces: AsyncIterator[bytes], share: Share, most_bytes: int) -> bytes:
+    gathered: list[bytes] = []
+    async for piece in pieces:
+        gathered.append(piece)
+        _check_length(share.size + len(piece), most_bytes)
+        share.resize(share.size + len(piece))
+    return b"".join(gathered) if len(gathered) != 1 else gathered[0]
+
+
+def _refuse_one_too_wide(submission: Submission) -> None:
+    # Among others it's refused by itself; alone it is the request that is too large.
+    told = submission.refusals.told
+    if not submission.rows and len(told) == 1 and told[0].code is RejectionCode.TOO_MANY_METRICS:
+        raise PayloadTooLarge(told[0].message)
+
+
+def _read_on_conflict(query: bytes) -> OnConflict:
+    given = parse_qs(query.decode("latin-1")).get("onConflict", ["keep"])[-1] if query else "keep"
     try:
-        return OnConflict[(given or "keep").upper()]
+        return OnConflict[given.upper()]
     except KeyError as error:
         raise InvalidInput("onConflict must be keep or overwrite.", field="onConflict") from error
+
+
+async def _answer(send: Send, result: IngestResult) -> None:
+    body = msgspec.json.encode(result)
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": body, "more_body": False})

@@ -21,11 +21,12 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from app.errors import InvalidInput
 from app.ingest.merge import OnConflict
-from app.ingest.message import read_objects
+from app.ingest.message import Limits, read_objects
+from app.ingest.refusal import MOST_TOLD
 from app.ingest.writer import Writer
 from app.instants import EPOCH, read_clock
 
-BATCH = 5_000  # rows of one commit
+BATCH = MOST_TOLD  # rows of one commit: were it more, not every refused row would be told
 
 _NUMBER = re.compile(r"\A[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\Z", re.ASCII)
 _MILLISECONDS = re.compile(r"\A\d{11,14}\Z", re.ASCII)
@@ -85,7 +86,12 @@ def _open_csv(path: Path) -> Iterator[TextIO]:
 
 
 async def load_csv(
-    writer: Writer, path: Path, machine_id: str, zone: tzinfo, on_progress: Callable[[int, int], None]
+    writer: Writer,
+    limits: Limits,
+    path: Path,
+    machine_id: str,
+    zone: tzinfo,
+    on_progress: Callable[[int, int], None],
 ) -> LoadSummary:
     """Loads the file in commits of BATCH rows; `on_progress` gets the bytes read so far and those of the file.
 
@@ -98,20 +104,20 @@ async def load_csv(
         for row in _read_rows(file, machine_id, zone):
             batch.append(row)
             if len(batch) == BATCH:
-                await _commit(writer, batch, summary)
+                await _commit(writer, limits, batch, summary)
                 batch.clear()
                 on_progress(os.lseek(file.fileno(), 0, os.SEEK_CUR), size)
-        await _commit(writer, batch, summary)
+        await _commit(writer, limits, batch, summary)
         on_progress(size, size)
     summary.rejected.sort(key=lambda row: row.line)
     return summary
 
 
-async def _commit(writer: Writer, batch: Sequence[_Row], summary: LoadSummary) -> None:
+async def _commit(writer: Writer, limits: Limits, batch: Sequence[_Row], summary: LoadSummary) -> None:
     summary.rejected.extend(RefusedRow(row.line, row.problem) for row in batch if row.reading is None)
     good = [(row.line, row.reading) for row in batch if row.reading is not None]
     lines = [line for line, _ in good]
-    checked = read_objects([reading for _, reading in good], read_clock())
+    checked = read_objects([reading for _, reading in good], read_clock(), limits)
     result = await writer.commit(checked, OnConflict.KEEP)
     summary.accepted += result.accepted
     summary.duplicates += result.duplicates

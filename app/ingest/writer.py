@@ -1,190 +1,195 @@
-"""Commits readings, and in the same transaction the outbox row that tells of them.
+"""Commits what many requests bring, together: while one transaction commits, the next one gathers what arrives.
 
-Arrives: readings that `message` found right. Leaves: an IngestResult, once its rows are durable; every reading is
-counted in it exactly once. Fails: DatabaseUnavailable or QueryTimeout, and then nothing of the batch is stored; sending
-it again is harmless.
+Arrives: submissions that `message` has read. Leaves: an IngestResult for each, once its rows are durable; every reading
+is counted in it exactly once. Fails: Overloaded, when too much waits already; DatabaseUnavailable, when the database
+isn't back in time; QueryTimeout. Nothing is acknowledged then, and sending it again is harmless.
 """
 
 from __future__ import annotations
 
 import asyncio
-import random
-from collections import Counter
-from datetime import datetime
-from operator import itemgetter
-from typing import TypeAlias
+from collections import deque
+from collections.abc import Sequence
+from datetime import timedelta
 
 import msgspec
 
-from app.database import Connection, Database
-from app.errors import DatabaseBusy
-from app.events.outbox import Topic, publish_event
-from app.ingest.merge import OnConflict, Outcome, merge_metrics
-from app.ingest.message import CheckedReading, Rejection, Submission, refuse_machine
-from app.instants import to_microseconds
+from app.database import Database
+from app.errors import DatabaseBusy, DatabaseUnavailable, Overloaded
+from app.ingest.backlog import Backlog
+from app.ingest.merge import OnConflict, Outcome
+from app.ingest.message import Submission
+from app.ingest.refusal import Refusals, Rejection
+from app.ingest.store import REFUSED, Batch, Store, Tally
 
-Key: TypeAlias = tuple[str, datetime]
-Groups: TypeAlias = dict[Key, list[CheckedReading]]
+IN_FLIGHT = 3  # transactions at once: PostgreSQL copies rows on one core each
+MOST_ROWS = 10_000  # rows of one transaction, unless a single submission has more
+ROW_WEIGHT = 250  # bytes of memory that a row takes beside its metrics' text
+FIRST_DELAY, LONGEST_DELAY = 0.05, 1.0  # seconds between attempts to reach the database
+STOPPING = "The service is stopping: try again in a moment."
+BEHIND = "The database did not keep up with what arrives: try again in a moment."
 
-CHUNK = 2_000  # keys of one statement; between two of them the process sees to its other clients
-ATTEMPTS = 6  # at a batch that others are in the way of
 
+class IngestResult(msgspec.Struct, frozen=True, rename="camel"):
+    """How many readings added something, said what was known, disagreed with it; and which were refused, and why.
 
-class IngestResult(msgspec.Struct, frozen=True):
-    """How many readings added something, said what was known, disagreed with it; and which were refused, and why."""
+    Of the `rejected_count` readings that were refused, `rejected` names the first 1,000.
+    """
 
     accepted: int
     duplicates: int
     conflicts: int
+    rejected_count: int
     rejected: list[Rejection]
 
 
-class Writer:
-    """The one way into raw_measurements."""
+class _Waiting:
+    """A submission between its arrival and its answer."""
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    __slots__ = ("answer", "batch", "deadline", "in_hand", "submission")
+
+    def __init__(self, submission: Submission, on_conflict: OnConflict, deadline: float) -> None:
+        self.submission = submission
+        self.batch = Batch(submission.rows, on_conflict)
+        self.answer: asyncio.Future[IngestResult] = asyncio.get_running_loop().create_future()
+        self.deadline = deadline  # of the loop's clock
+        self.in_hand = False  # while a transaction has it
+
+    def fail(self, error: Exception) -> None:
+        if not self.answer.done():
+            self.answer.set_exception(error)
+
+    def finish(self, tally: Tally) -> None:
+        if not self.answer.done():
+            self.answer.set_result(_sum_up(self.submission, tally))
+
+
+class Writer:
+    """The one way into raw_measurements. `patience` is how long a submission waits for the database at most."""
+
+    def __init__(self, database: Database, backlog: Backlog, patience: timedelta) -> None:
+        self._store = Store(database, patience)
+        self._backlog = backlog
+        self.patience = patience.total_seconds()
+        self._queue: deque[_Waiting] = deque()
+        self._committers: set[asyncio.Task[None]] = set()
+        self._stopping = False
+        self._away: DatabaseUnavailable | None = None  # what the last transaction failed with
 
     async def commit(self, submission: Submission, on_conflict: OnConflict) -> IngestResult:
         """Stores what can be stored, all in one transaction, and says what became of each reading."""
-        if not submission.readings:
-            return IngestResult(0, 0, 0, submission.rejected)
-        for attempt in range(ATTEMPTS):
+        if not submission.rows:
+            return _sum_up(submission, None)
+        if self._stopping:
+            raise DatabaseUnavailable(STOPPING)
+        with self._backlog.share() as share:
+            share.resize(sum([len(row[2]) for row in submission.rows], ROW_WEIGHT * len(submission.rows)))
+            loop = asyncio.get_running_loop()
+            waiting = _Waiting(submission, on_conflict, loop.time() + self.patience)
+            timer = loop.call_at(waiting.deadline, self._expire, waiting)
+            self._queue.append(waiting)
+            if len(self._committers) < IN_FLIGHT:
+                committer = asyncio.create_task(self._commit_queue(), name="ingest committer")
+                self._committers.add(committer)
+                committer.add_done_callback(self._committers.discard)
             try:
-                return await self._commit_once(submission, on_conflict)
-            except DatabaseBusy:
-                if attempt == ATTEMPTS - 1:
-                    raise
-                # Apart from each other, or the same two would meet again.
-                await asyncio.sleep(random.uniform(0, 0.05 * 2**attempt))  # noqa: S311 - no secret
-        raise AssertionError("the last attempt returns or raises")
+                return await waiting.answer
+            finally:
+                timer.cancel()
 
-    async def _commit_once(self, submission: Submission, on_conflict: OnConflict) -> IngestResult:
-        outcomes: Counter[Outcome] = Counter()
-        written: dict[str, list[int]] = {}
-        async with self._database.transaction() as connection:
-            readings, unknown = await _split_unknown(connection, submission.readings)
-            groups = await asyncio.to_thread(_group, readings) if len(readings) > CHUNK else _group(readings)
-            for start in range(0, len(groups), CHUNK):
-                chunk = dict(groups[start : start + CHUNK])
-                for machine_id, timestamp in await _write(connection, chunk, on_conflict, outcomes):
-                    written.setdefault(machine_id, []).append(to_microseconds(timestamp))
-            if written:
-                await publish_event(connection, Topic.MEASUREMENTS, written)
-        return IngestResult(
-            accepted=outcomes[Outcome.ACCEPTED],
-            duplicates=outcomes[Outcome.DUPLICATE],
-            conflicts=outcomes[Outcome.CONFLICT],
-            rejected=sorted([*submission.rejected, *unknown], key=lambda rejection: rejection.index),
-        )
+    async def stop(self) -> None:
+        """Takes no more, and commits what waits; what isn't done in time fails with DatabaseUnavailable."""
+        self._stopping = True
+        if self._committers:
+            await asyncio.wait(self._committers, timeout=self.patience)
+        for committer in self._committers:
+            committer.cancel()
+        await asyncio.gather(*self._committers, return_exceptions=True)
+        while self._queue:
+            self._queue.popleft().fail(DatabaseUnavailable(STOPPING))
 
+    async def _commit_queue(self) -> None:
+        """Commits until nothing waits any more."""
+        delay = FIRST_DELAY
+        while group := self._take():
+            try:
+                await self._commit(group)
+                self._away, delay = None, FIRST_DELAY
+            except DatabaseUnavailable as error:
+                self._away = error
+                self._put_back(group, error)
+                await asyncio.sleep(delay)
+                delay = min(2 * delay, LONGEST_DELAY)
+            except asyncio.CancelledError:
+                self._fail(group, DatabaseUnavailable(STOPPING))
+                raise
 
-async def _split_unknown(
-    connection: Connection, readings: list[CheckedReading]
-) -> tuple[list[CheckedReading], list[Rejection]]:
-    named = {reading.machine_id for reading in readings}
-    rows = await connection.fetch("SELECT machine_id FROM machines WHERE machine_id = ANY($1::text[])", list(named))
-    unknown = named - {row["machine_id"] for row in rows}
-    if not unknown:
-        return readings, []
-    return (
-        [reading for reading in readings if reading.machine_id not in unknown],
-        [refuse_machine(reading.index, reading.machine_id) for reading in readings if reading.machine_id in unknown],
-    )
+    def _take(self) -> list[_Waiting]:
+        group: list[_Waiting] = []
+        rows = 0
+        while self._queue:
+            waiting = self._queue[0]
+            rows += len(waiting.batch.rows)
+            if group and rows > MOST_ROWS:
+                break
+            self._queue.popleft()
+            if not waiting.answer.done():
+                waiting.in_hand = True
+                group.append(waiting)
+        return group
 
+    async def _commit(self, group: Sequence[_Waiting]) -> None:
+        """Answers each of the group. Raises DatabaseUnavailable when it's to be tried again."""
+        try:
+            tallies = await self._store.write([waiting.batch for waiting in group])
+        except DatabaseBusy as error:
+            self._fail(group, error)
+        except DatabaseUnavailable:
+            raise
+        except Exception as error:  # noqa: BLE001 - whoever waits for the answer gets it
+            if len(group) == 1 or not isinstance(error, REFUSED):
+                self._fail(group, error)
+                return
+            # One of them is to blame: the others get their commit without it.
+            for waiting in group:
+                await self._commit([waiting])
+        else:
+            for waiting, tally in zip(group, tallies, strict=True):
+                waiting.finish(tally)
 
-def _group(readings: list[CheckedReading]) -> list[tuple[Key, list[CheckedReading]]]:
-    groups: Groups = {}
-    for reading in readings:
-        groups.setdefault((reading.machine_id, reading.timestamp), []).append(reading)
-    # In the order of the keys, so that two batches with the same rows lock them alike. They may still wait for each
-    # other where one holds a row and the other makes a chunk: that is what the attempts are for.
-    return sorted(groups.items(), key=itemgetter(0))
+    def _expire(self, waiting: _Waiting) -> None:
+        # What a transaction has in hand is answered by that.
+        if not waiting.in_hand:
+            waiting.fail(self._away or Overloaded(BEHIND))
 
+    def _put_back(self, group: Sequence[_Waiting], error: DatabaseUnavailable) -> None:
+        now = asyncio.get_running_loop().time()
+        for waiting in reversed(group):
+            waiting.in_hand = False
+            if waiting.deadline <= now:
+                waiting.fail(error)
+            elif not waiting.answer.done():
+                self._queue.appendleft(waiting)
 
-async def _write(
-    connection: Connection, groups: Groups, on_conflict: OnConflict, outcomes: Counter[Outcome]
-) -> list[Key]:
-    """Inserts what is new and merges the rest; returns the keys of the rows that it wrote."""
-    fresh = {
-        key: merge_metrics(None, (reading.metrics for reading in group), on_conflict) for key, group in groups.items()
-    }
-    inserted = await _insert(connection, {key: merged.metrics for key, merged in fresh.items()})
-    for key in inserted:
-        outcomes.update(fresh[key].outcomes)
-    written = list(inserted)
-    known = [key for key in groups if key not in inserted]
-    if known:
-        changed: dict[Key, dict[str, float]] = {}
-        for key, stored in (await _lock_stored(connection, known)).items():
-            merged = merge_metrics(stored, (reading.metrics for reading in groups[key]), on_conflict)
-            outcomes.update(merged.outcomes)
-            if merged.metrics != stored:
-                changed[key] = merged.metrics
-        await _update(connection, changed)
-        written.extend(changed)
-    return written
-
-
-def _columns(keys: list[Key]) -> tuple[list[str], list[datetime]]:
-    return [machine_id for machine_id, _ in keys], [timestamp for _, timestamp in keys]
-
-
-def _encode(rows: dict[Key, dict[str, float]]) -> list[str]:
-    return [msgspec.json.encode(metrics).decode() for metrics in rows.values()]
-
-
-async def _insert(connection: Connection, rows: dict[Key, dict[str, float]]) -> set[Key]:
-    found = await connection.fetch(
-        """
-        INSERT INTO raw_measurements (machine_id, timestamp, metrics)
-        SELECT * FROM unnest($1::text[], $2::timestamptz[], $3::jsonb[])
-        ON CONFLICT (machine_id, timestamp) DO NOTHING
-        RETURNING machine_id, timestamp
-        """,
-        *_columns(list(rows)),
-        _encode(rows),
-    )
-    return {(row["machine_id"], row["timestamp"]) for row in found}
+    def _fail(self, group: Sequence[_Waiting], error: Exception) -> None:
+        for waiting in group:
+            waiting.fail(error)
 
 
-async def _lock_stored(connection: Connection, keys: list[Key]) -> dict[Key, dict[str, float]]:
-    # The bounds are there for the planner: a hypertable then opens the chunks of the batch's range alone.
-    machines, times = _columns(keys)
-    found = await connection.fetch(
-        """
-        SELECT stored.machine_id, stored.timestamp, stored.metrics
-        FROM unnest($1::text[], $2::timestamptz[]) AS wanted (machine_id, timestamp)
-        JOIN raw_measurements AS stored USING (machine_id, timestamp)
-        WHERE stored.timestamp BETWEEN $3 AND $4
-        ORDER BY stored.machine_id, stored.timestamp
-        FOR UPDATE OF stored
-        """,
-        machines,
-        times,
-        min(times),
-        max(times),
-    )
-    return {
-        (row["machine_id"], row["timestamp"]): msgspec.json.decode(row["metrics"], type=dict[str, float])
-        for row in found
-    }
-
-
-async def _update(connection: Connection, rows: dict[Key, dict[str, float]]) -> None:
-    if not rows:
-        return
-    machines, times = _columns(list(rows))
-    await connection.execute(
-        """
-        UPDATE raw_measurements AS stored SET metrics = wanted.metrics
-        FROM unnest($1::text[], $2::timestamptz[], $3::jsonb[]) AS wanted (machine_id, timestamp, metrics)
-        WHERE stored.machine_id = wanted.machine_id AND stored.timestamp = wanted.timestamp
-          AND stored.timestamp BETWEEN $4 AND $5
-        """,
-        machines,
-        times,
-        _encode(rows),
-        min(times),
-        max(times),
+def _sum_up(submission: Submission, tally: Tally | None) -> IngestResult:
+    refusals = submission.refusals
+    if tally is None:
+        return IngestResult(0, 0, 0, refusals.count, refusals.told)
+    if tally.refused:
+        found = Refusals()
+        for index, problem in sorted(tally.refused.items()):
+            found.add(submission.places[index], problem)
+        refusals.merge([found])
+    counts = tally.outcomes
+    return IngestResult(
+        counts[Outcome.ACCEPTED],
+        counts[Outcome.DUPLICATE],
+        counts[Outcome.CONFLICT],
+        refusals.count,
+        refusals.told,
     )

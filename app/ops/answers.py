@@ -10,7 +10,7 @@ from uuid import uuid4
 from litestar import Request, Response
 from litestar.exceptions import HTTPException
 
-from app.errors import RequestError
+from app.errors import PayloadTooLarge, RequestError
 
 logger = logging.getLogger(__name__)
 
@@ -19,12 +19,15 @@ AnyRequest: TypeAlias = Request[Any, Any, Any]
 
 def answer_request_error(_: AnyRequest, error: RequestError) -> Response[dict[str, object]]:
     """An error that we raised for the client."""
-    return Response({**error.extensions, "message": str(error)}, status_code=error.http_status)
+    answer = {**error.extensions, "message": str(error)}
+    return Response(answer, status_code=error.http_status, headers=error.http_headers)
 
 
 def answer_http_error(_: AnyRequest, error: HTTPException) -> Response[dict[str, object]]:
     """An error of HTTP itself, such as a path that isn't there; its code is the status's name."""
     status = HTTPStatus(error.status_code)
+    if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+        return answer_request_error(_, PayloadTooLarge("The body has more bytes than AURUM_MAX_BODY_BYTES."))
     return Response({"code": status.name, "message": error.detail}, status_code=status, headers=error.headers)
 
 

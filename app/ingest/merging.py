@@ -1,0 +1,146 @@
+"""Merges readings with what is stored of their machines and instants, as `merge` says, in a transaction of the caller."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from datetime import datetime
+from typing import TypeAlias
+
+import msgspec
+
+from app.database import Connection
+from app.ingest.merge import OnConflict, Outcome, merge_metrics
+
+Key: TypeAlias = tuple[str, datetime]
+
+CHUNK = 2_000  # keys of one statement; between two of them the process sees to its other clients
+
+
+class Item(msgspec.Struct, frozen=True):
+    """A reading, its metrics as JSON."""
+
+    key: Key
+    metrics: str
+    on_conflict: OnConflict
+
+
+Groups: TypeAlias = list[tuple[Key, list[int]]]
+
+_metrics = msgspec.json.Decoder(dict[str, float])
+
+
+async def merge_rows(connection: Connection, items: Sequence[Item]) -> tuple[list[Outcome | None], list[Key]]:
+    """What each of them did, in their order, and the keys of the rows that were written."""
+    outcomes: list[Outcome | None] = [None] * len(items)
+    written: list[Key] = []
+    groups = await asyncio.to_thread(_group, items) if len(items) > CHUNK else _group(items)
+    for start in range(0, len(groups), CHUNK):
+        written += await _merge_chunk(connection, items, dict(groups[start : start + CHUNK]), outcomes)
+    return outcomes, written
+
+
+def _group(items: Sequence[Item]) -> Groups:
+    groups: dict[Key, list[int]] = {}
+    for index, item in enumerate(items):
+        groups.setdefault(item.key, []).append(index)
+    # In the order of the keys, so that two batches with the same rows lock them alike. They may still wait for each
+    # other where one holds a row and the other makes a chunk: then one of them is tried again.
+    return sorted(groups.items())
+
+
+async def _merge_chunk(
+    connection: Connection, items: Sequence[Item], groups: dict[Key, list[int]], outcomes: list[Outcome | None]
+) -> list[Key]:
+    """Inserts what is new and merges the rest; returns the keys of the rows that it wrote."""
+    fresh: dict[Key, str] = {}
+    first: dict[Key, list[Outcome]] = {}
+    for key, places in groups.items():
+        if len(places) == 1:
+            fresh[key], first[key] = items[places[0]].metrics, [Outcome.ACCEPTED]
+        else:
+            metrics, first[key] = _settle({}, [items[place] for place in places])
+            fresh[key] = _encode(metrics)
+    inserted = await _insert(connection, fresh)
+    changed: dict[Key, str] = {}
+    known = [key for key in groups if key not in inserted]
+    for key, stored in (await _lock_stored(connection, known)).items() if known else ():
+        metrics, first[key] = _settle(stored, [items[place] for place in groups[key]])
+        if metrics != stored:
+            changed[key] = _encode(metrics)
+    await _update(connection, changed)
+    for key, places in groups.items():
+        for place, outcome in zip(places, first[key], strict=True):
+            outcomes[place] = outcome
+    return [*inserted, *changed]
+
+
+def _settle(stored: dict[str, float], arriving: Sequence[Item]) -> tuple[dict[str, float], list[Outcome]]:
+    metrics = stored
+    outcomes: list[Outcome] = []
+    for item in arriving:
+        merged = merge_metrics(metrics, [_metrics.decode(item.metrics)], item.on_conflict)
+        metrics = merged.metrics
+        outcomes += merged.outcomes
+    return metrics, outcomes
+
+
+def _encode(metrics: dict[str, float]) -> str:
+    return msgspec.json.encode(metrics).decode()
+
+
+def _columns(keys: Sequence[Key]) -> tuple[list[str], list[datetime]]:
+    return [machine_id for machine_id, _ in keys], [timestamp for _, timestamp in keys]
+
+
+async def _insert(connection: Connection, rows: dict[Key, str]) -> set[Key]:
+    found = await connection.fetch(
+        """
+        INSERT INTO raw_measurements (machine_id, timestamp, metrics)
+        SELECT * FROM unnest($1::text[], $2::timestamptz[], $3::jsonb[])
+        ON CONFLICT (machine_id, timestamp) DO NOTHING
+        RETURNING machine_id, timestamp
+        """,
+        *_columns(list(rows)),
+        list(rows.values()),
+    )
+    return {(row["machine_id"], row["timestamp"]) for row in found}
+
+
+async def _lock_stored(connection: Connection, keys: Sequence[Key]) -> dict[Key, dict[str, float]]:
+    # The bounds are there for the planner: a hypertable then opens the chunks of the batch's range alone.
+    machines, times = _columns(keys)
+    found = await connection.fetch(
+        """
+        SELECT stored.machine_id, stored.timestamp, stored.metrics
+        FROM unnest($1::text[], $2::timestamptz[]) AS wanted (machine_id, timestamp)
+        JOIN raw_measurements AS stored USING (machine_id, timestamp)
+        WHERE stored.timestamp BETWEEN $3 AND $4
+        ORDER BY stored.machine_id, stored.timestamp
+        FOR UPDATE OF stored
+        """,
+        machines,
+        times,
+        min(times),
+        max(times),
+    )
+    return {(row["machine_id"], row["timestamp"]): _metrics.decode(row["metrics"]) for row in found}
+
+
+async def _update(connection: Connection, rows: dict[Key, str]) -> None:
+    if not rows:
+        return
+    machines, times = _columns(list(rows))
+    await connection.execute(
+        """
+        UPDATE raw_measurements AS stored SET metrics = wanted.metrics
+        FROM unnest($1::text[], $2::timestamptz[], $3::jsonb[]) AS wanted (machine_id, timestamp, metrics)
+        WHERE stored.machine_id = wanted.machine_id AND stored.timestamp = wanted.timestamp
+          AND stored.timestamp BETWEEN $4 AND $5
+        """,
+        machines,
+        times,
+        list(rows.values()),
+        min(times),
+        max(times),
+    )
