@@ -30,6 +30,19 @@ Groups: TypeAlias = list[tuple[Key, list[int]]]
 _metrics = msgspec.json.Decoder(dict[str, float])
 
 
+async def plan_for_inserts(connection: Connection) -> None:
+    """Lets what follows in this transaction keep its plans.
+
+    Our sessions plan every statement anew, for the time bounds in it. PostgreSQL's own look at `machines` for each row
+    with a foreign key would be planned anew as well, for each row, which takes longer than storing it.
+    """
+    await connection.execute("SET LOCAL plan_cache_mode = force_generic_plan")
+
+
+async def _plan_for_bounds(connection: Connection) -> None:
+    await connection.execute("SET LOCAL plan_cache_mode = force_custom_plan")
+
+
 async def merge_rows(connection: Connection, items: Sequence[Item]) -> tuple[list[Outcome | None], list[Key]]:
     """What each of them did, in their order, and the keys of the rows that were written."""
     outcomes: list[Outcome | None] = [None] * len(items)
@@ -63,12 +76,14 @@ async def _merge_chunk(
             fresh[key] = _encode(metrics)
     inserted = await _insert(connection, fresh)
     changed: dict[Key, str] = {}
-    known = [key for key in groups if key not in inserted]
-    for key, stored in (await _lock_stored(connection, known)).items() if known else ():
-        metrics, first[key] = _settle(stored, [items[place] for place in groups[key]])
-        if metrics != stored:
-            changed[key] = _encode(metrics)
-    await _update(connection, changed)
+    if known := [key for key in groups if key not in inserted]:
+        await _plan_for_bounds(connection)
+        for key, stored in (await _lock_stored(connection, known)).items():
+            metrics, first[key] = _settle(stored, [items[place] for place in groups[key]])
+            if metrics != stored:
+                changed[key] = _encode(metrics)
+        await _update(connection, changed)
+        await plan_for_inserts(connection)
     for key, places in groups.items():
         for place, outcome in zip(places, first[key], strict=True):
             outcomes[place] = outcome

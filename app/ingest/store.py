@@ -25,7 +25,7 @@ from app.database import Connection, Database, translate_errors
 from app.errors import DatabaseBusy, DatabaseUnavailable, InvalidInput
 from app.events.outbox import Publication, Topic, is_committed, publish_event
 from app.ingest.merge import OnConflict, Outcome
-from app.ingest.merging import Item, Key, merge_rows
+from app.ingest.merging import Item, Key, merge_rows, plan_for_inserts
 from app.ingest.message import Row
 from app.ingest.refusal import Problem, RejectionCode, describe_unknown_machine
 from app.instants import to_microseconds
@@ -100,6 +100,7 @@ class Store:
         async with self._database.connection() as connection:
             try:
                 async with connection.transaction():
+                    await plan_for_inserts(connection)
                     await self._refuse_unknown(connection, batches, tallies)
                     write = _merge if merging else _copy
                     written = await write(connection, batches, tallies, splitting)
