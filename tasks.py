@@ -692,6 +692,32 @@ def graphql_schema(_: Context, check: bool = False) -> None:
         sys.exit(1)
 
 
+@task(
+    help={
+        "name": "what to measure: ingest",
+        "json": "also write the findings to this file, as a list of {name, unit, ours, theirs, ratio, bar, holds}",
+    }
+)
+def bench(_: Context, name: str, json: str = "") -> None:
+    """Measures ours beside what one would use otherwise, on the server of DATABASE_URL; needs uv sync --group bench."""
+    import uvloop
+
+    from benchmarks.ingest import bench_ingest
+    from benchmarks.report import describe_machine, write_table
+
+    with report_errors():
+        if name != "ingest":
+            raise InvalidInput(f"There is no benchmark {name!r}: choose ingest.")
+        with open_server(load_settings()) as url:
+            findings = uvloop.run(bench_ingest(url, say))
+    say(f"On {describe_machine()}:")
+    print(write_table(findings))  # noqa: T201 - as it goes into docs/benchmarks.md
+    if json:
+        Path(json).write_bytes(msgspec.json.format(msgspec.json.encode(findings)))
+    if not all(finding.holds for finding in findings):
+        sys.exit(1)
+
+
 def _run_tool(c: Context, *command: str) -> None:
     with c.cd(str(ROOT)):
         c.run(shlex.join([sys.executable, "-m", *command]), pty=sys.stdout.isatty())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -40,7 +40,7 @@ class _Client(asyncio.Protocol):
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
+        self._transport = cast("asyncio.Transport", transport)
         self._send()
 
     def _send(self) -> None:
@@ -83,8 +83,3 @@ async def post_all(port: int, requests: Sequence[bytes] | Iterator[bytes], clien
     await asyncio.gather(*(client.done for _, client in made))
     load.seconds = time.perf_counter() - began
     return load
-
-
-def spread(environ: Mapping[str, str]) -> dict[str, str]:
-    """The environment without any setting of AurumAI: a run must not depend on the shell that it's started from."""
-    return {name: value for name, value in environ.items() if not name.startswith(("AURUM_", "DATABASE_URL"))}

@@ -70,13 +70,14 @@ class Listener:
     async def _follow(self, connection: asyncpg.Connection[asyncpg.Record]) -> None:
         while not connection.is_closed():
             self._wake.clear()
+            if self._fanout.is_idle:
+                # With nobody listening no event is worth reading; whoever comes later begins after them.
+                newest = await find_newest_id(connection)
+                if self._fanout.is_idle and newest > self._fanout.position:
+                    self._fanout.give(ReadingBatch(newest, []))
             while events := await read_events(connection, self._fanout.position, [Topic.MEASUREMENTS], PAGE):
                 for event in events:
-                    # With nobody listening a batch isn't worth reading; whoever comes later begins after it.
-                    if self._fanout.is_idle:
-                        self._fanout.give(ReadingBatch(event.id, []))
-                    else:
-                        self._fanout.give(await load_batch(connection, event))
+                    self._fanout.give(await load_batch(connection, event))
             try:
                 async with asyncio.timeout(POLL_INTERVAL):
                     await self._wake.wait()

@@ -47,10 +47,11 @@ class Publication(msgspec.Struct, frozen=True):
 async def publish_event(connection: Connection, topic: Topic, payload: Any) -> Publication:
     """Writes an event; to be called last in a transaction, since every other publisher waits from here to its end."""
     text = msgspec.json.encode(payload).decode()
-    await connection.execute(f"SELECT pg_advisory_xact_lock({_LOCK})")
+    # The row of `lock` is there once the lock is held, and only then the insert takes its id.
     row = await connection.fetchrow(
-        """
-        WITH event AS (INSERT INTO outbox (topic, payload) VALUES ($1, $2::jsonb) RETURNING id)
+        f"""
+        WITH lock AS MATERIALIZED (SELECT pg_advisory_xact_lock({_LOCK})),
+        event AS (INSERT INTO outbox (topic, payload) SELECT $1, $2::jsonb FROM lock RETURNING id)
         SELECT id, pg_current_xact_id()::text AS transaction, pg_notify($3, id::text) FROM event
         """,
         topic.value,
