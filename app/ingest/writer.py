@@ -22,7 +22,9 @@ from app.ingest.message import Submission
 from app.ingest.refusal import Refusals, Rejection
 from app.ingest.store import REFUSED, Batch, Store, Tally
 
-IN_FLIGHT = 3  # transactions at once: PostgreSQL copies rows on one core each
+IN_FLIGHT = 4  # transactions at once, each of which keeps one core of PostgreSQL busy
+WORTH_ONE = 1_000  # waiting rows for which one more is begun; fewer are better off gathering
+LONG_WAIT = 0.2  # seconds after which one more is begun for any row
 MOST_ROWS = 10_000  # rows of one transaction, unless a single submission has more
 ROW_WEIGHT = 250  # bytes of memory that a row takes beside its metrics' text
 FIRST_DELAY, LONGEST_DELAY = 0.05, 1.0  # seconds between attempts to reach the database
@@ -72,6 +74,7 @@ class Writer:
         self._backlog = backlog
         self.patience = patience.total_seconds()
         self._queue: deque[_Waiting] = deque()
+        self._queued_rows = 0
         self._committers: set[asyncio.Task[None]] = set()
         self._stopping = False
         self._away: DatabaseUnavailable | None = None  # what the last transaction failed with
@@ -88,7 +91,8 @@ class Writer:
             waiting = _Waiting(submission, on_conflict, loop.time() + self.patience)
             timer = loop.call_at(waiting.deadline, self._expire, waiting)
             self._queue.append(waiting)
-            if len(self._committers) < IN_FLIGHT:
+            self._queued_rows += len(submission.rows)
+            if self._wants_committer(loop.time()):
                 committer = asyncio.create_task(self._commit_queue(), name="ingest committer")
                 self._committers.add(committer)
                 committer.add_done_callback(self._committers.discard)
@@ -96,6 +100,12 @@ class Writer:
                 return await waiting.answer
             finally:
                 timer.cancel()
+
+    def _wants_committer(self, now: float) -> bool:
+        if not self._committers:
+            return True
+        late = self._queue[0].deadline - self.patience + LONG_WAIT < now
+        return len(self._committers) < IN_FLIGHT and (late or self._queued_rows >= WORTH_ONE)
 
     async def stop(self) -> None:
         """Takes no more, and commits what waits; what isn't done in time fails with DatabaseUnavailable."""
@@ -133,6 +143,7 @@ class Writer:
             if group and rows > MOST_ROWS:
                 break
             self._queue.popleft()
+            self._queued_rows -= len(waiting.batch.rows)
             if not waiting.answer.done():
                 waiting.in_hand = True
                 group.append(waiting)
@@ -170,6 +181,7 @@ class Writer:
                 waiting.fail(error)
             elif not waiting.answer.done():
                 self._queue.appendleft(waiting)
+                self._queued_rows += len(waiting.batch.rows)
 
     def _fail(self, group: Sequence[_Waiting], error: Exception) -> None:
         for waiting in group:
