@@ -71,6 +71,10 @@ def test_every_setting_can_be_set() -> None:
         "AURUM_POOL_SIZE": "1",
         "AURUM_STATEMENT_TIMEOUT": "PT0.5S",
         "AURUM_MAX_BODY_BYTES": "1024",
+        "AURUM_MAX_BATCH_ROWS": "10",
+        "AURUM_MAX_METRICS": "20",
+        "AURUM_INGEST_QUEUE_BYTES": "4096",
+        "AURUM_INGEST_DEADLINE": "PT3S",
         "AURUM_STALE_AFTER": "PT30S",
         "AURUM_SILENT_AFTER": "PT1H",
         "AURUM_OUTBOX_RETENTION": "P7D",
@@ -88,6 +92,10 @@ def test_every_setting_can_be_set() -> None:
         pool_size=1,
         statement_timeout=timedelta(milliseconds=500),
         max_body_bytes=1024,
+        max_batch_rows=10,
+        max_metrics=20,
+        ingest_queue_bytes=4096,
+        ingest_deadline=timedelta(seconds=3),
         stale_after=timedelta(seconds=30),
         silent_after=timedelta(hours=1),
         outbox_retention=timedelta(days=7),
@@ -273,7 +281,7 @@ def test_the_example_with_the_marks_taken_off_gives_the_defaults(env_file: EnvFi
         line.removeprefix("# ") for line in write_example().splitlines() if line.startswith(("# AURUM_", "# DATA"))
     ]
     env_file.write(*lines)
-    assert len(lines) == 14
+    assert len(lines) == 18
     examples = ("postgresql://aurum:password@127.0.0.1:5432/aurum", Path("/usr/lib/postgresql/17/bin"))
     assert env_file.read() == Settings(database_url=examples[0], pg_bin=examples[1])
 
