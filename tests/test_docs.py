@@ -15,8 +15,8 @@ from invoke.loader import FilesystemLoader
 import app.simulator.calls
 from app.errors import AurumError
 from app.graphql.schema import make_schema
-from app.migrations.state import list_migrations
 from app.ingest.refusal import RejectionCode
+from app.migrations.state import list_migrations
 from app.settings import Settings, name_variable
 from tests.client import ServiceClient
 from tests.conftest import ROOT, make_database, run_command, run_sql
