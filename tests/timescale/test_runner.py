@@ -162,6 +162,9 @@ async def test_a_runner_waits_for_another_says_for_whom_and_finds_nothing_to_do(
 
 
 async def test_piccolos_command_and_invoke_at_once_apply_each_migration_once(empty_database_url: str) -> None:
+    # Piccolo makes its table before our code is asked, and two of its commands at once would meet there.
+    for command in (("invoke", "migrate"), ("invoke", "migrate-to", "--id", "base")):
+        await asyncio.to_thread(run_command, *command, database_url=empty_database_url)
     commands = [("invoke", "migrate"), ("piccolo", "migrations", "forwards", "app")] * 2
     done = await asyncio.gather(
         *(asyncio.to_thread(run_command, *command, database_url=empty_database_url) for command in commands)
@@ -169,7 +172,8 @@ async def test_piccolos_command_and_invoke_at_once_apply_each_migration_once(emp
     assert [each.returncode for each in done] == [0] * 4, [each.stdout + each.stderr for each in done]
     names = [(name,) for name in list_migrations()]
     assert await fetch(empty_database_url, "SELECT DISTINCT name FROM migration ORDER BY name") == names
-    assert await fetch(empty_database_url, "SELECT migration FROM migration_journal ORDER BY migration") == names
+    applied = "SELECT migration FROM migration_journal WHERE event = 'applied' ORDER BY migration"
+    assert await fetch(empty_database_url, applied) == [name for name in names for _ in range(2)]
 
 
 async def test_a_crash_between_piccolos_migration_and_its_bookkeeping_is_made_up_for(server_url: str) -> None:
