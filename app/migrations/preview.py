@@ -164,7 +164,7 @@ class _Viewer:
         notes = [*([note] if note else []), *(list_facts(step) if not left_out else [])]
         return StepPreview(
             statement=step.sql,
-            shown=await self._fill(step),
+            shown=read_inside(step) if left_out else await self._fill(step),
             locks=[LockedTable(hold.where, hold.lock.value, self._find_extent(hold)) for hold in holds],
             notes=notes,
             left_out=left_out,

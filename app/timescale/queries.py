@@ -8,20 +8,8 @@ from typing import Any
 from app.timescale.steps import ANYTHING, Hold, Lock, Work, sum_holds
 
 # Functions without an effect that anyone waits for. Of those that sqlglot doesn't know, any other may do anything.
-_HARMLESS = {
-    *(
-        "setval",
-        "nextval",
-        "currval",
-        "set_config",
-        "pg_notify",
-        "pg_sleep",
-        "gen_random_uuid",
-        "format",
-        "quote_ident",
-    ),
-    *("jsonb_typeof", "jsonb_set", "to_jsonb", "jsonb_build_object", "time_bucket"),
-}
+_HARMLESS = {"setval", "nextval", "currval", "set_config", "pg_notify", "pg_sleep", "gen_random_uuid", "format"}
+_HARMLESS |= {"quote_ident", "jsonb_typeof", "jsonb_set", "to_jsonb", "jsonb_build_object", "time_bucket"}
 # Functions that are asked for their answer.
 _READING = {"to_regclass", "current_setting", "obj_description", "pg_get_constraintdef", "pg_get_expr", "version"}
 
