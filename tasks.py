@@ -13,7 +13,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
-from datetime import tzinfo
+from datetime import timedelta, tzinfo
 from pathlib import Path
 from textwrap import shorten
 from typing import TYPE_CHECKING, TypeVar
@@ -50,6 +50,7 @@ TABLES = [table._meta.tablename for table in APP_CONFIG.table_classes]
 SCHEMA_FILE = ROOT / "schema.graphql"
 SNAPSHOT_FOLDER = ROOT / "docs"
 MOST_REFUSED_SHOWN = 20
+FILE_PATIENCE = timedelta(minutes=10)  # with a database that is slow or away: a file can wait, as no client would
 
 TERMINAL = Terminal(say, complain, show_progress)
 FAULTS = ", ".join(fault.value for fault in Fault)
@@ -250,7 +251,7 @@ async def _load_csv(
             say(f"{machine_id} is registered already.")
         with show_progress(f"Loading {path.name}", "bytes") as bar:
             backlog = Backlog(settings.ingest_queue_bytes)
-            writer = Writer(database, backlog, settings.ingest_deadline)
+            writer = Writer(database, backlog, FILE_PATIENCE)
             limits = Limits(BATCH, settings.max_metrics)
             return await load_csv_file(writer, limits, path, machine_id, zone, bar)
 

@@ -122,6 +122,18 @@ async def run_sql(url: str, *statements: str) -> None:
         await connection.close()
 
 
+async def _drop_database(server_url: str, name: str) -> None:
+    """Also where autovacuum is at work in it, which a role that isn't a superuser may not end: it ends soon."""
+    for _ in range(100):
+        try:
+            await run_sql(server_url, f"DROP DATABASE {name} WITH (FORCE)")
+        except asyncpg.InsufficientPrivilegeError:
+            await asyncio.sleep(0.1)
+        else:
+            return
+    raise TimeoutError(f"{name} could not be dropped: autovacuum did not end.")
+
+
 @asynccontextmanager
 async def make_database(server_url: str, template: str = "template0") -> AsyncIterator[str]:
     """A new database, and its URL, for as long as the block lasts."""
@@ -130,7 +142,7 @@ async def make_database(server_url: str, template: str = "template0") -> AsyncIt
     try:
         yield replace_database(server_url, name)
     finally:
-        await run_sql(server_url, f"DROP DATABASE {name} WITH (FORCE)")
+        await _drop_database(server_url, name)
 
 
 @pytest.fixture(scope="session")
