@@ -17,8 +17,14 @@ import msgspec
 import pytest
 from asyncpg.transaction import Transaction
 
+from app.database import Database
 from app.ingest import body, lines, store
+from app.ingest.backlog import Backlog
+from app.ingest.merge import OnConflict
+from app.ingest.message import Limits, read_objects
 from app.ingest.refusal import MOST_TOLD
+from app.ingest.writer import Writer
+from app.instants import read_clock
 from tests.client import ServiceClient
 from tests.conftest import make_database, read_database, run_service, run_sql
 from tests.test_ingest import Connection, reading, stored
@@ -289,6 +295,20 @@ async def test_what_arrives_together_is_committed_together(service: ServiceClien
     assert answers == [count(accepted=1)] * 80
     assert await connection.fetchval("SELECT count(*) FROM raw_measurements") == 80
     assert await connection.fetchval("SELECT count(*) FROM outbox") < 40
+
+
+async def test_who_sends_on_at_the_very_moment_of_an_answer_is_not_forgotten(database_url: str) -> None:
+    database = Database(timescale="auto", pool_size=2, statement_timeout=timedelta(seconds=30))
+    await database.open(database_url)
+    try:
+        writer = Writer(database, Backlog(2**20), timedelta(seconds=5))
+        for second in range(20):
+            rows = [{"machine_id": "NO-SUCH", "timestamp": at(second), "metrics": {"a": 1}}]
+            result = await writer.commit(read_objects(rows, read_clock(), Limits(10, 10)), OnConflict.KEEP)
+            assert result.rejected_count == 1
+        await writer.stop()
+    finally:
+        await database.close()
 
 
 async def test_requests_that_share_a_commit_are_counted_apart(service: ServiceClient, connection: Connection) -> None:

@@ -11,6 +11,7 @@ import asyncio
 from collections import deque
 from collections.abc import Sequence
 from datetime import timedelta
+from typing import cast
 
 import msgspec
 
@@ -95,7 +96,6 @@ class Writer:
             if self._wants_committer(loop.time()):
                 committer = asyncio.create_task(self._commit_queue(), name="ingest committer")
                 self._committers.add(committer)
-                committer.add_done_callback(self._committers.discard)
             try:
                 return await waiting.answer
             finally:
@@ -120,6 +120,13 @@ class Writer:
 
     async def _commit_queue(self) -> None:
         """Commits until nothing waits any more."""
+        try:
+            await self._commit_groups()
+        finally:
+            # At once: whoever is woken by the last answer may queue more before a callback of this task would run.
+            self._committers.discard(cast("asyncio.Task[None]", asyncio.current_task()))
+
+    async def _commit_groups(self) -> None:
         delay = FIRST_DELAY
         while group := self._take():
             try:
