@@ -194,7 +194,7 @@ STATEMENTS: dict[Work, list[str]] = {
         "MERGE INTO high USING side ON side.id <> high.id WHEN MATCHED THEN UPDATE SET id = 1",
         "SELECT * FROM plain",
         "SELECT * FROM plain FOR UPDATE",
-        "SELECT setval('counter', (SELECT max(id) FROM plain))",
+        "SELECT setval('counter', (SELECT count(*) FROM plain))",
     ],
 }
 # Whether these write the rows anew depends on what the table is, which the statement doesn't say.
