@@ -11,7 +11,8 @@ import logging
 
 import asyncpg
 
-from app.database import Database
+from app.chores import stop
+from app.database import CLOSE_TIMEOUT, Database
 from app.engine import UNREACHABLE
 from app.events.fanout import Fanout
 from app.events.measurements import ReadingBatch, load_batch
@@ -41,8 +42,7 @@ class Listener:
 
     async def stop(self) -> None:
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await stop(self._task, CLOSE_TIMEOUT)
             self._task = None
 
     async def _run(self) -> None:

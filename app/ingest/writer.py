@@ -15,7 +15,8 @@ from typing import cast
 
 import msgspec
 
-from app.database import Database
+from app.chores import stop
+from app.database import CLOSE_TIMEOUT, Database
 from app.errors import DatabaseBusy, DatabaseUnavailable, Overloaded
 from app.ingest.backlog import Backlog
 from app.ingest.merge import OnConflict, Outcome
@@ -112,9 +113,7 @@ class Writer:
         self._stopping = True
         if self._committers:
             await asyncio.wait(self._committers, timeout=self.patience)
-        for committer in self._committers:
-            committer.cancel()
-        await asyncio.gather(*self._committers, return_exceptions=True)
+        await asyncio.gather(*(stop(committer, CLOSE_TIMEOUT) for committer in self._committers))
         while self._queue:
             self._queue.popleft().fail(DatabaseUnavailable(STOPPING))
 

@@ -10,6 +10,8 @@ from typing import Any
 
 import asyncpg
 
+from app.chores import stop
+from app.database import CLOSE_TIMEOUT
 from app.engine import UNREACHABLE, Engine
 from app.timescale.journal import LOCK
 
@@ -50,8 +52,7 @@ async def watch(engine: Engine, pid: int, warn: Callable[[str], None]) -> AsyncI
     try:
         yield found
     finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        await stop(task, CLOSE_TIMEOUT)
 
 
 async def _look(engine: Engine, pid: int, found: Watch, warn: Callable[[str], None]) -> None:
