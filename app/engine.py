@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any
 
 import asyncpg
+from piccolo.engine import engine_finder
 from piccolo.engine.postgres import PostgresEngine, PostgresTransaction
 
 CONNECT_TIMEOUT = 10.0  # seconds, to reach the server
@@ -129,3 +130,11 @@ def make_engine(dsn: str, *, timescale: str, statement_timeout: timedelta | None
         # A server that hangs can't keep its own time limit.
         config["command_timeout"] = statement_timeout.total_seconds() + GRACE
     return Engine(config=config)
+
+
+def find_engine() -> Engine:
+    """The engine of piccolo_conf.py."""
+    engine = engine_finder()
+    if not isinstance(engine, Engine):
+        raise TypeError("piccolo_conf.py must name a DB made by make_engine")
+    return engine

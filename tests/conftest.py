@@ -56,12 +56,14 @@ def find_program(name: str) -> str:
     return str(Path(sys.executable).with_name(name))
 
 
-def run_command(*command: str, database_url: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Runs one of the environment's programs to its end, in the project's folder, on that database."""
+def run_command(
+    *command: str, database_url: str, cwd: Path | str = ROOT, **variables: str
+) -> subprocess.CompletedProcess[str]:
+    """Runs one of the environment's programs to its end, in the project's folder or another, on that database."""
     environ = make_environ(DATABASE_URL=database_url, **variables)
     program = find_program(command[0])
     return subprocess.run(
-        [program, *command[1:]], cwd=ROOT, env=environ, capture_output=True, text=True, timeout=90, check=False
+        [program, *command[1:]], cwd=cwd, env=environ, capture_output=True, text=True, timeout=90, check=False
     )
 
 
@@ -157,6 +159,18 @@ def community(request: pytest.FixtureRequest) -> Iterator[CommunityServer]:
             pytest.skip(f"TimescaleDB Community can't be had here: {error}")
         _tell_edition(request.config, f"Ran the migrations on edition community as well: {server.version}.")
         yield server
+
+
+@pytest.fixture(params=["server", "community"])
+async def url(request: pytest.FixtureRequest) -> AsyncIterator[str]:
+    """An empty database on either server. On Community a connection must be closed before the next is opened."""
+    if request.param == "server":
+        async with make_database(request.getfixturevalue("server_url")) as made:
+            yield made
+    else:
+        server = request.getfixturevalue("community")
+        server.reset()
+        yield server.dsn
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,8 @@ from app.timescale.declared import find_hypertables
 from app.timescale.hypertable import Hypertable
 from app.timescale.keys import CompositeKey, KeyTimestamptz, PrimaryKey
 from app.timescale.statements import ENABLE_TIMESCALE
-from app.timescale.transitions import format_interval, plan_transition
+from app.timescale.steps import format_interval
+from app.timescale.transitions import plan_transition
 
 KEYED: list[type[Table]] = [RawMeasurement, Feature, Prediction, EsgRecord]
 

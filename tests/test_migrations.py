@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -19,21 +18,10 @@ from app.timescale.statements import ENABLE_TIMESCALE
 from app.timescale.transitions import plan_transition
 from tests.conftest import ROOT, make_database, read_database, replace_database, run_command, run_sql
 from tests.test_startup import find_free_port
+from tests.timescale.catalogue import look
 
 TABLES = ["alerts", "esg_records", "features", "machines", "outbox", "predictions", "raw_measurements"]
 HYPERTABLES = {"esg_records": 7, "features": 7, "predictions": 7, "raw_measurements": 1}  # days of a chunk
-
-
-@pytest.fixture(params=["server", "community"])
-async def url(request: pytest.FixtureRequest) -> AsyncIterator[str]:
-    """An empty database on either server. On Community a connection must be closed before the next is opened."""
-    if request.param == "server":
-        async with make_database(request.getfixturevalue("server_url")) as made:
-            yield made
-    else:
-        server = request.getfixturevalue("community")
-        server.reset()
-        yield server.dsn
 
 
 async def fetch(url: str, query: str) -> list[tuple[Any, ...]]:
@@ -71,44 +59,6 @@ async def read_hypertables(url: str) -> dict[Any, Any]:
     return dict(rows)
 
 
-async def read_catalogue(url: str) -> dict[str, list[tuple[Any, ...]]]:
-    """Columns, constraints and indexes of our tables, as PostgreSQL says them."""
-    ours = "c.relnamespace = 'public'::regnamespace AND c.relname <> 'migration'"
-    return {
-        "columns": await fetch(
-            url,
-            f"""
-            SELECT c.relname, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull, pg_get_expr(d.adbin, d.adrelid)
-            FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
-            LEFT JOIN pg_attrdef d ON d.adrelid = c.oid AND d.adnum = a.attnum
-            WHERE {ours} AND c.relkind = 'r' ORDER BY c.relname, a.attname
-            """,
-        ),
-        # PostgreSQL 18 lists NOT NULL among the constraints (n); the columns have said it.
-        "constraints": await fetch(
-            url,
-            f"""
-            SELECT c.relname, k.conname, pg_get_constraintdef(k.oid) FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid
-            WHERE {ours} AND k.contype <> 'n' ORDER BY 1, 2
-            """,
-        ),
-        "indexes": await fetch(
-            url,
-            "SELECT tablename, indexname, indexdef FROM pg_indexes WHERE schemaname = 'public' AND tablename <> 'migration' "
-            "ORDER BY 1, 2",
-        ),
-    }
-
-
-async def test_the_first_migration_makes_the_tables_and_what_the_edition_has_of_hypertables(url: str) -> None:
-    available = await fetch(url, "SELECT 1 FROM pg_available_extensions WHERE name = 'timescaledb'") != []
-    await run(url, "piccolo", "migrations", "forwards", "app")
-    assert await list_tables(url) == sorted([*TABLES, "migration", "migration_journal"])
-    assert await read_hypertables(url) == (HYPERTABLES if available else {})
-    recorded = await fetch(url, "SELECT name FROM migration WHERE app_name = 'app' ORDER BY name")
-    assert [row[0] for row in recorded] == list(list_migrations())
-
-
 async def test_telemetry_is_keyed_by_machine_and_time(url: str) -> None:
     await run(url, "piccolo", "migrations", "forwards", "app")
     keys = await fetch(
@@ -129,18 +79,9 @@ async def test_telemetry_is_keyed_by_machine_and_time(url: str) -> None:
     ]
 
 
-async def test_back_to_nothing_and_forward_again_gives_the_same_database(url: str) -> None:
-    await run(url, "piccolo", "migrations", "forwards", "app")
-    before = await read_catalogue(url)
-    await run(url, "piccolo", "migrations", "backwards", "app", "all", "--auto_agree")
-    assert await list_tables(url) == ["migration", "migration_journal"]
-    await run(url, "piccolo", "migrations", "forwards", "app")
-    assert await read_catalogue(url) == before
-
-
 async def test_running_them_again_changes_nothing(url: str) -> None:
     await run(url, "piccolo", "migrations", "forwards", "app")
-    before = await read_catalogue(url), await read_hypertables(url)
+    before = await look(url)
     assert "No migrations need to be run" in await run(url, "piccolo", "migrations", "forwards", "app")
     connection = await asyncpg.connect(url)
     try:
@@ -150,7 +91,7 @@ async def test_running_them_again_changes_nothing(url: str) -> None:
                 await connection.execute(step.sql)
     finally:
         await connection.close()
-    assert (await read_catalogue(url), await read_hypertables(url)) == before
+    assert await look(url) == before
 
 
 async def test_timescale_off_leaves_the_extension_alone(url: str) -> None:
@@ -193,7 +134,7 @@ async def test_invoke_migrate_gives_the_same_database_as_piccolo(server_url: str
     async with make_database(server_url) as first, make_database(server_url) as second:
         await run(first, "piccolo", "migrations", "forwards", "app")
         await run(second, "invoke", "migrate")
-        assert await read_catalogue(first) == await read_catalogue(second)
+        assert await look(first) == await look(second)
         assert await read_hypertables(first) == await read_hypertables(second)
 
 

@@ -75,8 +75,9 @@ async def reverse_migrations(engine: Engine, app: AppConfig, migration_ids: Sequ
     """Reverses these migrations, the newest first. Raises MigrationFailed; what was reversed before that stays so."""
     modules = load_modules(app)
     async with _run_alone(engine, app, terminal) as connection:
-        # What is left of those that go needn't be done, and may be why they go.
-        if {migration for migration, _ in await read_leftovers(connection)} - set(migration_ids):
+        # What is left of those that go needn't be done, and may be why they go. Where nothing is, its table may be.
+        left = {migration for migration, _ in await read_leftovers(connection)}
+        if not left or left - set(migration_ids):
             await _finish(connection)
         state = await read_state(connection, tuple(modules))
         for migration_id in sorted(set(migration_ids) & set(state.applied), reverse=True):

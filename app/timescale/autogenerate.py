@@ -7,19 +7,17 @@ where Piccolo would write something else than what was meant, saying what to do 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
-from io import StringIO
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from piccolo.apps.migrations.auto.diffable_table import DiffableTable
 from piccolo.apps.migrations.auto.migration_manager import MigrationManager
-from piccolo.apps.migrations.auto.schema_differ import AlterStatements, SchemaDiffer
-from piccolo.apps.migrations.auto.schema_snapshot import SchemaSnapshot
+from piccolo.apps.migrations.auto.schema_differ import AlterStatements
+from piccolo.columns import Column, ForeignKey, Serial
+from piccolo.columns.defaults.base import Default
 from piccolo.conf.apps import AppConfig
 
-from app.errors import MigrationRefused
 from app.timescale.declared import find_hypertables, find_indexes
+from app.timescale.differ import diff_tables, require_all, try_out
 from app.timescale.drafts import Draft, make_draft
 from app.timescale.expressions import find_columns
 from app.timescale.files import load_managers
@@ -27,6 +25,8 @@ from app.timescale.hypertable import Hypertable
 from app.timescale.indexes import Index
 from app.timescale.manager import IndexChange, TimescaleMigrationManager
 from app.timescale.moves import DataMigrationManager
+from app.timescale.operations import read_new_names
+from app.timescale.renames import rename_in_hypertable, rename_in_index
 
 Declaration = TypeVar("Declaration")
 
@@ -48,8 +48,9 @@ async def draft_migration(app: AppConfig, description: str, *, renames: bool | N
     `renames` settles what can't be told: whether a column that is gone and one that is new are the same. None refuses.
     """
     managers = await load_managers(app)
-    statements = _diff_tables(app, managers, renames)
-    piccolo = await _try_out(statements)
+    statements = diff_tables(app.table_classes, managers, renames)
+    require_all(app.table_classes, await load_managers(app), statements)
+    piccolo = try_out(statements)
     known, wanted = read_hypertables(managers), find_hypertables(app.table_classes)
     transitions = list(_diff_hypertables(known, wanted, piccolo))
     changes = list(_diff_indexes(read_indexes(managers), find_indexes(app.table_classes), wanted, piccolo))
@@ -71,115 +72,53 @@ async def draft_data(app: AppConfig, description: str) -> Draft:
 def read_hypertables(managers: Iterable[MigrationManager]) -> dict[str, Hypertable]:
     """What the migrations, in their order, say of hypertables: by table name."""
     return _follow(
-        managers, lambda manager: ((transition.tablename, transition.new) for transition in manager.transitions)
+        managers,
+        lambda manager, first: ((each.tablename, each.new) for each in manager.transitions if each.first is first),
+        rename_in_hypertable,
     )
 
 
 def read_indexes(managers: Iterable[MigrationManager]) -> dict[str, tuple[Index, ...]]:
     """What the migrations, in their order, say of declared indexes: by table name."""
-    return _follow(managers, lambda manager: ((change.tablename, change.new) for change in manager.index_changes))
+    return _follow(
+        managers,
+        lambda manager, first: () if first else ((each.tablename, each.new) for each in manager.index_changes),
+        lambda indexes, names: tuple(rename_in_index(index, names) for index in indexes),
+    )
 
 
 def _follow(
     managers: Iterable[MigrationManager],
-    read: Callable[[TimescaleMigrationManager], Iterable[tuple[str, Declaration | None]]],
+    read: Callable[[TimescaleMigrationManager, bool], Iterable[tuple[str, Declaration | None]]],
+    rename: Callable[[Declaration, dict[str, str]], Declaration],
 ) -> dict[str, Declaration]:
-    """What was last said of each table, which may get another name or go."""
+    """What was last said of each table, which may get another name or go; `read` tells what is said before it does, and after."""
     found: dict[str, Declaration] = {}
     for manager in managers:
+        _update(found, manager, read, first=True)
         for renamed in manager.rename_tables:
             if renamed.old_tablename in found:
                 found[renamed.new_tablename] = found.pop(renamed.old_tablename)
+        for tablename in {each.tablename for each in manager.rename_columns.rename_columns} & found.keys():
+            found[tablename] = rename(found[tablename], read_new_names(manager, tablename))
         for dropped in manager.drop_tables:
             found.pop(dropped.tablename, None)
-        for tablename, declared in read(manager) if isinstance(manager, TimescaleMigrationManager) else ():
-            if declared:
-                found[tablename] = declared
-            else:
-                found.pop(tablename, None)
+        _update(found, manager, read, first=False)
     return found
 
 
-# --- Piccolo's part -----------------------------------------------------------------------------------------------
-
-
-def _diff_tables(app: AppConfig, managers: list[MigrationManager], renames: bool | None) -> list[AlterStatements]:
-    snapshot = SchemaSnapshot(managers).get_snapshot()
-    current = [
-        DiffableTable(
-            class_name=table.__name__,
-            tablename=table._meta.tablename,
-            columns=table._meta.non_default_columns,
-            constraints=table._meta.constraints,
-            schema=table._meta.schema,
-        )
-        for table in app.table_classes
-    ]
-    _refuse_silent_constraints(snapshot, current)
-    if renames is None:
-        _refuse_guesses(snapshot, current)
-    with redirect_stdout(StringIO()):  # it counts out loud what it found
-        differ = SchemaDiffer(schema=current, schema_snapshot=snapshot, auto_input="y" if renames else "n")
-        return list(differ.get_alter_statements())
-
-
-def _refuse_silent_constraints(snapshot: Sequence[DiffableTable], current: Sequence[DiffableTable]) -> None:
-    """Piccolo compares constraints by their names alone: one that says something else under its old name goes unseen."""
-    before = {table.class_name: table for table in snapshot}
-    for table in current:
-        known = (
-            {each._meta.name: each for each in before[table.class_name].constraints}
-            if table.class_name in before
-            else {}
-        )
-        for constraint in table.constraints:
-            name = constraint._meta.name
-            if name in known and known[name].ddl != constraint.ddl:
-                raise MigrationRefused(
-                    f"The constraint {name} of {table.tablename} says {constraint.ddl} and said {known[name].ddl}: "
-                    "give what is new a new name, so that the old one is dropped and the new one added."
-                )
-
-
-def _refuse_guesses(snapshot: Sequence[DiffableTable], current: Sequence[DiffableTable]) -> None:
-    """A column that is gone beside one that is new may be renamed or not, and the wrong guess loses its values."""
-    before = {table.class_name: table for table in snapshot}
-    gone, new = (
-        set(before) - {table.class_name for table in current},
-        {table.class_name for table in current} - set(before),
-    )
-    if gone and new:
-        raise MigrationRefused(
-            f"{', '.join(sorted(gone))} is gone and {', '.join(sorted(new))} is new: "
-            "say with --renames whether a table got a new name (yes) or another one took its place (no)."
-        )
-    for table in current:
-        if table.class_name not in before:
-            continue
-        old = {column._meta.name for column in before[table.class_name].columns}
-        names = {column._meta.name for column in table.columns}
-        if old - names and names - old:
-            raise MigrationRefused(
-                f"In {table.tablename}, {', '.join(sorted(old - names))} is gone and {', '.join(sorted(names - old))} is "
-                "new: say with --renames whether a column got a new name (yes) or another one took its place (no)."
-            )
-
-
-async def _try_out(statements: Sequence[AlterStatements]) -> MigrationManager:
-    """Piccolo's operations as it would hold them when the file is run."""
-    lines = [f"    {line}" for each in statements for line in "\n".join(each.statements).splitlines()]
-    source = [
-        *sorted({repr(item) for each in statements for item in each.extra_imports}),
-        *sorted({repr(item) for each in statements for item in each.extra_definitions}),
-        "def fill(manager):",
-        "    pass",
-        *lines,
-    ]
-    names: dict[str, Any] = {}
-    exec("\n".join(source), names)  # noqa: S102 - Piccolo's own text, which the migration file would run
-    manager = MigrationManager()
-    names["fill"](manager)
-    return manager
+def _update(
+    found: dict[str, Declaration],
+    manager: MigrationManager,
+    read: Callable[[TimescaleMigrationManager, bool], Iterable[tuple[str, Declaration | None]]],
+    *,
+    first: bool,
+) -> None:
+    for tablename, declared in read(manager, first) if isinstance(manager, TimescaleMigrationManager) else ():
+        if declared:
+            found[tablename] = declared
+        else:
+            found.pop(tablename, None)
 
 
 # --- hypertables --------------------------------------------------------------------------------------------------
@@ -196,18 +135,20 @@ class _Transition:
 def _diff_hypertables(
     known: dict[str, Hypertable], wanted: dict[str, Hypertable], piccolo: MigrationManager
 ) -> Iterable[_Transition]:
-    renamed = {each.old_tablename: each.new_tablename for each in piccolo.rename_tables}
+    old_names = {each.new_tablename: each.old_tablename for each in piccolo.rename_tables}
+    new_names = {old: new for new, old in old_names.items()}
     dropped = {each.tablename for each in piccolo.drop_tables}
-    known = {renamed.get(name, name): declared for name, declared in known.items()}
-    for name in sorted(known.keys() | wanted.keys()):
-        old, new = known.get(name), wanted.get(name)
+    for name in sorted({new_names.get(each, each) for each in known} | wanted.keys()):
+        # What comes before Piccolo's operations finds the old names.
+        before = old_names.get(name, name)
+        old, new = known.get(before), wanted.get(name)
         if old is not None and name in dropped:
             yield _Transition(name, old, None, first=True)
             continue
         if old is not None:
             bare = _strip(old, _find_changed_columns(name, piccolo))
             if bare != old:
-                yield _Transition(name, old, bare, first=True)
+                yield _Transition(before, old, bare, first=True)
                 old = bare
         if old != new:
             yield _Transition(name, old, new)
@@ -223,19 +164,38 @@ def _diff_indexes(
     known = {renamed.get(name, name): declared for name, declared in known.items()}
     for name in sorted(known.keys() | wanted.keys()):
         old, new = known.get(name, ()), wanted.get(name, ())
-        if set(old) != set(new):
+        names = read_new_names(piccolo, name)
+        if {rename_in_index(index, names) for index in old} != set(new):
             yield IndexChange(name, old, new, name in hypertables)
 
 
 def _find_changed_columns(table: str, piccolo: MigrationManager) -> set[str]:
-    """The columns whose type changes, or that go."""
-    changed = {
-        each.db_column_name
-        for each in piccolo.alter_columns.alter_columns
-        if each.tablename == table
-        and (each.column_class is not each.old_column_class or {"length", "digits", "base_column"} & each.params.keys())
+    """The columns whose type changes, that go, or that come in a way which compressed chunks can't follow."""
+    return {
+        *(
+            each.db_column_name
+            for each in piccolo.alter_columns.alter_columns
+            if each.tablename == table
+            and (
+                each.column_class is not each.old_column_class
+                or {"length", "digits", "base_column"} & each.params.keys()
+            )
+        ),
+        *(each.db_column_name for each in piccolo.drop_columns.drop_columns if each.tablename == table),
+        *(
+            each.column._meta.db_column_name
+            for each in piccolo.add_columns.add_columns
+            if each.tablename == table and not _is_plain(each.column)
+        ),
     }
-    return changed | {each.db_column_name for each in piccolo.drop_columns.drop_columns if each.tablename == table}
+
+
+def _is_plain(column: Column) -> bool:
+    """Whether it comes with one value for all rows. TimescaleDB refuses some of the others, and leaves NULL in the rest."""
+    default = column._meta.params.get("default")
+    constant = not isinstance(default, Default) and not callable(default)
+    filled = column._meta.null or default is not None
+    return constant and filled and not column._meta.unique and not isinstance(column, ForeignKey | Serial)
 
 
 def _strip(declared: Hypertable, columns: set[str]) -> Hypertable:

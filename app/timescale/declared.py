@@ -6,7 +6,7 @@ class RawMeasurement(Declared, CompositeKey, Table, tablename="raw_measurements"
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import timedelta
 from typing import Any, ClassVar, cast
 
@@ -38,7 +38,7 @@ class Declared:
         cls.hypertable = hypertable
         cls.declared_indexes = indexes
         table = cast("type[Table]", cls)
-        problems = list(_find_reference_problems(table))
+        problems = [*_find_name_problems(table), *_find_reference_problems(table)]
         for index in indexes:
             problems.extend(f"index {index.name}: {it}" for it in _find_index_problems(table, hypertable, index))
         if hypertable is not None:
@@ -53,9 +53,16 @@ def get_hypertable(table: type[Table]) -> Hypertable | None:
     return declared if isinstance(declared, Hypertable) else None
 
 
-def find_hypertables(tables: Iterable[type[Table]]) -> dict[str, Hypertable]:
-    """The declarations by table name, for the tables that have one."""
-    return {table._meta.tablename: declared for table in tables if (declared := get_hypertable(table)) is not None}
+def find_hypertables(tables: Sequence[type[Table]]) -> dict[str, Hypertable]:
+    """The declarations by table name, for the tables that have one. Raises DeclarationError when two share a name."""
+    found = {table._meta.tablename: declared for table in tables if (declared := get_hypertable(table)) is not None}
+    names = [aggregate.name for declared in found.values() for aggregate in declared.aggregates]
+    names += {table._meta.tablename for table in tables}
+    if doubled := sorted({name for name in names if names.count(name) > 1}):
+        raise DeclarationError(
+            f"Two tables or aggregates are named {doubled[0]}: a name stands for one in the whole schema."
+        )
+    return found
 
 
 def find_indexes(tables: Iterable[type[Table]]) -> dict[str, tuple[Index, ...]]:
@@ -92,6 +99,24 @@ def _find_index_problems(table: type[Table], hypertable: Hypertable | None, inde
         yield from (f"there is no column {name}" for name in sorted(used - columns))
     if index.unique and hypertable is not None and hypertable.time_column not in named:
         yield f"a unique one of a hypertable holds the time column {hypertable.time_column}"
+
+
+def _find_name_problems(table: type[Table]) -> Iterator[str]:
+    """Names that Piccolo writes without quotes, names made of names that PostgreSQL would cut off, texts that end too early."""
+    tablename = table._meta.tablename
+    if not _NAME.match(tablename) or len(tablename) > LONGEST_NAME - len("__plain"):
+        yield f'"{tablename}" is no name for a table: use up to {LONGEST_NAME - len("__plain")} of a-z, 0-9 and _'
+    for column in table._meta.columns:
+        name = column._meta.db_column_name
+        suffix = "_fkey" if column in table._meta.foreign_key_columns else "_key" if column._meta.unique else ""
+        longest = len(f"{tablename}_{name}{suffix}") if suffix or column._meta.index else len(name)
+        if not _NAME.match(name):
+            yield f'"{name}" is no name for a column: use a-z, 0-9 and _'
+        elif longest > LONGEST_NAME:
+            yield f"{tablename} and {name} together are too long for the name of an index or a key: PostgreSQL cuts it off"
+        default = getattr(column, "default", None)
+        if isinstance(default, str) and "'" in default:
+            yield f"the default of {name} has an apostrophe, which Piccolo takes for its end"
 
 
 def _find_reference_problems(table: type[Table]) -> Iterator[str]:
@@ -171,9 +196,12 @@ def _find_compression_problems(declared: Hypertable, compression: Compression, c
 
 def _find_aggregate_problems(declared: Hypertable, aggregate: ContinuousAggregate, columns: set[str]) -> Iterator[str]:
     outputs = ["bucket", *aggregate.group_by, *(name for name, _ in aggregate.columns)]
-    for name in (aggregate.name, *outputs):
-        if not _NAME.match(name) or len(name) > LONGEST_NAME:
-            yield f'"{name}" is no name: use up to {LONGEST_NAME} of a-z, 0-9 and _'
+    for name, longest in (
+        (aggregate.name, LONGEST_NAME - len("__archive_99")),
+        *((each, LONGEST_NAME) for each in outputs),
+    ):
+        if not _NAME.match(name) or len(name) > longest:
+            yield f'"{name}" is no name: use up to {longest} of a-z, 0-9 and _'
     yield from (
         f"two columns are named {name}" for name in sorted({name for name in outputs if outputs.count(name) > 1})
     )

@@ -16,7 +16,7 @@ from app.database import Connection
 Catalogue: TypeAlias = dict[tuple[str, str], str]
 
 # Tables that no migration declares: Piccolo's bookkeeping and ours, and what aggregates left behind.
-OURS = r"\A(migration|migration_journal|migration_progress|migration_step|.*__archive)\Z"
+OURS = r"\A(migration|migration_journal|migration_progress|migration_step|.*__archive(_\d+)?)\Z"
 
 # What a migration writes on an aggregate that it left with its own rows alone (see transitions).
 STORED_ROWS_ALONE = "shows what is stored in it and doesn't look at newer rows"

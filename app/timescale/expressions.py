@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 
 class ExpressionError(Exception):
     """It isn't one SQL expression."""
@@ -23,6 +25,20 @@ def find_columns(expression: str) -> set[str]:
     if any(value for name, value in first.args.items() if name != "expressions"):
         raise ExpressionError("it must be an expression alone, without FROM or any other clause")
     return {column.name for column in first.find_all(exp.Column)}
+
+
+def rename_in_expression(expression: str, names: Mapping[str, str]) -> str:
+    """The same expression with the new names of columns, and otherwise as it was written."""
+    if not names or not names.keys() & find_columns(expression):
+        return expression
+    import sqlglot  # noqa: PLC0415 - as above
+
+    tokens = sqlglot.tokenize(expression, read="postgres")
+    for token, following in reversed(list(zip(tokens, [*tokens[1:], None], strict=True))):
+        is_function = following is not None and following.text == "("
+        if token.text in names and token.token_type.name in {"VAR", "IDENTIFIER"} and not is_function:
+            expression = f"{expression[: token.start]}{names[token.text]}{expression[token.end + 1 :]}"
+    return expression
 
 
 def find_assigned(statement: str) -> set[str]:

@@ -58,7 +58,7 @@ class Hypertable:
 
     `time_column` is a timestamptz column in every unique key of the table; `chunk_interval` is the span of one chunk:
     long enough that a chunk isn't trivially small, short enough that the newest one fits in memory. `default_indexes`
-    lets TimescaleDB add an index of its own on time. Rows older than `retention` are dropped: with their chunk when all of
+    adds the index on time that TimescaleDB makes by default. Rows older than `retention` are dropped: with their chunk when all of
     it is, or one by one without TimescaleDB; the time column then wants an index, or each pass reads the whole table.
     """
 

@@ -6,16 +6,23 @@ the journal is right. The lock that every migration takes lives here too.
 
 from __future__ import annotations
 
+import asyncio
 import getpass
 import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from enum import Enum
 from typing import Any
 
 import msgspec
 
+from app.engine import Engine
+
 # Any number will do, as long as it never changes: old and new runners must ask for the same lock.
 LOCK = 4_727_201_001
+
+PAUSE = 0.3  # seconds between two tries to get it
 
 # `by` is NULL where a psql script was run: only the role is known then.
 CREATE_JOURNAL = """
@@ -50,6 +57,32 @@ class Entry(msgspec.Struct, frozen=True):
     by: str | None
     at: datetime
     took: timedelta
+
+
+@asynccontextmanager
+async def hold_lock(engine: Engine) -> AsyncIterator[Any]:
+    """The connection of the runner, which has the lock; without a runner one that takes it, for everything in the block."""
+    if engine.held is not None:
+        yield engine.held
+        return
+    connection: Any = await engine.get_new_connection()
+    try:
+        await take_lock(connection)
+        with engine.hold(connection):
+            yield connection
+    finally:
+        await connection.close()
+
+
+async def take_lock(connection: Any) -> None:
+    """Asks again and again, outside of any transaction, rather than wait in the server.
+
+    Who waits there has a snapshot, which holds back VACUUM, and for which CREATE INDEX CONCURRENTLY waits: where the
+    session that has the lock runs one, both would wait for good. In a transaction asyncpg keeps the snapshot between two
+    queries.
+    """
+    while not await connection.fetchval("SELECT pg_try_advisory_lock($1)", LOCK):  # noqa: ASYNC110 - as said
+        await asyncio.sleep(PAUSE)
 
 
 async def read_journal(connection: Any) -> list[Entry]:

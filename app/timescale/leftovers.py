@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from app.timescale.journal import LOCK
+from app.timescale.journal import LOCK, take_lock
 from app.timescale.steps import CONDITIONS, Step
 
 CREATE_STEPS = (
@@ -52,7 +52,7 @@ async def run_leftovers(connection: Any) -> None:
     """
     if not await has_leftovers(connection):
         return
-    await connection.execute(f"SELECT pg_advisory_lock({LOCK})")
+    await take_lock(connection)
     try:
         while await has_leftovers(connection):
             row = await connection.fetchrow("SELECT * FROM migration_step ORDER BY id LIMIT 1")

@@ -17,18 +17,19 @@ from datetime import timedelta
 from io import StringIO
 from typing import Any
 
-from piccolo.apps.migrations.auto.migration_manager import MigrationManager
 from piccolo.conf.apps import AppConfig, Finder, MigrationModule
-from piccolo.engine import engine_finder
 
-from app.engine import Engine
+from app.engine import Engine, find_engine
 from app.errors import MigrationRefused
+from app.timescale.aggregates import rename_groups
 from app.timescale.files import compute_checksum, find_folder, list_files, load_manager
 from app.timescale.hypertable import Hypertable
 from app.timescale.indexes import Index, find_index, make_transactional, plan_indexes
-from app.timescale.journal import LOCK, Event, is_done, write_entry
+from app.timescale.journal import Event, hold_lock, is_done, write_entry
 from app.timescale.leftovers import record_steps, run_leftovers
 from app.timescale.locks import describe_statement, settle_new
+from app.timescale.operations import TableOperations, read_new_names
+from app.timescale.renames import rename_in_hypertable, rename_in_index
 from app.timescale.statements import ENABLE_TIMESCALE
 from app.timescale.steps import Step, describe_step
 from app.timescale.tape import Tape
@@ -58,7 +59,7 @@ class IndexChange:
     hypertable: bool
 
 
-class TimescaleMigrationManager(MigrationManager):
+class TimescaleMigrationManager(TableOperations):
     """One migration."""
 
     def __init__(self, migration_id: str, app_name: str, description: str) -> None:
@@ -101,21 +102,20 @@ class TimescaleMigrationManager(MigrationManager):
         engine = find_engine()
         event = Event.REVERSED if backwards else Event.APPLIED
         began = time.monotonic()
-        async with engine.transaction() as transaction:
-            connection = transaction.connection
-            await connection.execute(f"SELECT pg_advisory_xact_lock({LOCK})")
-            if await is_done(connection, self.migration_id, event):
-                # Piccolo, which is still to record it, may have done so in another process that we waited for.
-                await connection.execute("DELETE FROM migration WHERE name = $1", self.migration_id)
-                return
-            await set_lock_timeout(connection)
-            later = await self._run_steps(engine, backwards)
-            await record_steps(connection, self.migration_id, later)
-            took = timedelta(seconds=time.monotonic() - began)
-            await write_entry(connection, self.migration_id, event, self._compute_checksum(), took)
-        # Within the transaction of a runner it isn't later yet: the runner sees to it.
-        if not engine.transaction_exists():
-            await _run_leftovers(engine)
+        runner = engine.held
+        async with hold_lock(engine) as connection:
+            async with engine.transaction():
+                if await is_done(connection, self.migration_id, event):
+                    # Piccolo, which is still to record it, may have done so in another process that we waited for.
+                    await connection.execute("DELETE FROM migration WHERE name = $1", self.migration_id)
+                    return
+                await set_lock_timeout(connection)
+                later = await self._run_steps(engine, backwards)
+                await record_steps(connection, self.migration_id, later)
+                took = timedelta(seconds=time.monotonic() - began)
+                await write_entry(connection, self.migration_id, event, self._compute_checksum(), took)
+            if runner is None:  # else this is within its transaction, and it sees to what comes later
+                await run_leftovers(connection)
 
     async def rehearse(self, engine: Engine, *, hypertables: bool) -> None:
         """Runs the migration forwards in the transaction that is open, but for the extension; with `hypertables` or without.
@@ -180,19 +180,32 @@ class TimescaleMigrationManager(MigrationManager):
         if backwards:
             made, gone = gone, made
         for change in self.index_changes:
-            old, new = (change.new, change.old) if backwards else (change.old, change.new)
-            if change.tablename not in gone:
-                busy = change.tablename not in made and not rehearsed
-                yield from plan_indexes(change.tablename, old, new, hypertable=change.hypertable, busy=busy)
+            table, names = change.tablename, read_new_names(self, change.tablename)
+            if table in gone:
+                continue
+            busy = table not in made and not rehearsed
+            old, new = change.old, change.new
+            if backwards:  # and the old names are back by then
+                table = next((each.old_tablename for each in self.rename_tables if each.new_tablename == table), table)
+                old, new = new, old
+                names = {now: before for before, now in names.items()}
+            old = tuple(rename_in_index(index, names) for index in old)
+            yield from plan_indexes(table, old, new, hypertable=change.hypertable, busy=busy)
 
     def _plan_side(self, backwards: bool, *, first: bool) -> Iterator[Step]:
         gone = {table.tablename for table in (self.add_tables if backwards else self.drop_tables)}
         chosen = [transition for transition in self.transitions if transition.first is first]
         for transition in reversed(chosen) if backwards else chosen:
-            old, new = transition.old, transition.new
+            table, old, new = transition.tablename, transition.old, transition.new
+            # The others come when columns have their new names, and go before these are taken back.
+            names = {} if first else read_new_names(self, table)
+            renamed = old and rename_in_hypertable(old, names)
             if backwards:
-                old, new = new, old
-            yield from plan_transition(transition.tablename, old, new, dropped=transition.tablename in gone)
+                yield from plan_transition(table, new, renamed, dropped=table in gone)
+                yield from rename_groups(table, renamed, {now: before for before, now in names.items()})
+            else:
+                yield from rename_groups(table, old, names)
+                yield from plan_transition(table, renamed, new, dropped=table in gone)
 
     def _compute_checksum(self) -> str:
         folder = find_folder(Finder().get_app_config(app_name=self.app_name))
@@ -213,22 +226,6 @@ async def load_own_manager(app: AppConfig, migration_id: str, module: MigrationM
 async def set_lock_timeout(connection: Any) -> None:
     """For the transaction that is open."""
     await connection.execute(f"SET LOCAL lock_timeout = {LOCK_TIMEOUT // timedelta(milliseconds=1)}")
-
-
-def find_engine() -> Engine:
-    """The engine of piccolo_conf.py."""
-    engine = engine_finder()
-    if not isinstance(engine, Engine):
-        raise TypeError("piccolo_conf.py must name a DB made by make_engine")
-    return engine
-
-
-async def _run_leftovers(engine: Engine) -> None:
-    connection: Any = await engine.get_new_connection()
-    try:
-        await run_leftovers(connection)
-    finally:
-        await connection.close()
 
 
 async def _run_all(engine: Engine, steps: list[Step]) -> None:

@@ -9,17 +9,16 @@ Migration files import DataMigrationManager: its module path must never change.
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from app.engine import Engine
+from app.engine import Engine, find_engine
 from app.errors import MigrationRefused
 from app.timescale.expressions import find_assigned
-from app.timescale.journal import LOCK, Event, is_done, write_entry
-from app.timescale.manager import LOCK_TIMEOUT, TimescaleMigrationManager, find_engine, set_lock_timeout
+from app.timescale.journal import Event, hold_lock, is_done, write_entry
+from app.timescale.manager import LOCK_TIMEOUT, TimescaleMigrationManager, set_lock_timeout
 from app.timescale.steps import Hold, Lock, Step, Work, describe_step
 
 BATCH = "{batch}"
@@ -155,7 +154,7 @@ class DataMigrationManager(TimescaleMigrationManager):
             )
         event = Event.REVERSED if backwards else Event.APPLIED
         began = time.monotonic()
-        async with _connect(find_engine()) as connection:
+        async with hold_lock(find_engine()) as connection:
             if await is_done(connection, self.migration_id, event):
                 # Piccolo, which is still to record it, may have done so in another process that we waited for.
                 await connection.execute("DELETE FROM migration WHERE name = $1", self.migration_id)
@@ -255,17 +254,3 @@ async def read_rows_done(connection: Any, migration_id: str, event: Event) -> in
         "SELECT rows_done FROM migration_progress WHERE migration = $1 AND event = $2", migration_id, event.value
     )
     return rows or 0
-
-
-@asynccontextmanager
-async def _connect(engine: Engine) -> AsyncIterator[Any]:
-    """The connection of the runner, which has the lock of the migrations; without one, a connection that takes it."""
-    if engine.held is not None:
-        yield engine.held
-        return
-    connection: Any = await engine.get_new_connection()
-    try:
-        await connection.execute(f"SELECT pg_advisory_lock({LOCK})")
-        yield connection
-    finally:
-        await connection.close()

@@ -33,7 +33,7 @@ from app.database import (
 )
 from app.engine import GRACE, UNREACHABLE, Engine
 from app.timescale.hypertable import Hypertable
-from app.timescale.transitions import format_interval
+from app.timescale.steps import format_interval
 
 # TimescaleDB's own policies run once a day, or less often. A pass that finds nothing costs one look into an index, and
 # rows that go hour by hour go in small numbers at all times of the day instead of in one burst.

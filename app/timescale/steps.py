@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import timedelta
 from enum import Enum
 from textwrap import dedent, indent
 
@@ -132,6 +133,11 @@ def list_facts(step: Step) -> list[str]:
     if step.asks:
         facts.append("a question: what comes after it may depend on the answer")
     return facts
+
+
+def format_interval(span: timedelta) -> str:
+    """A PostgreSQL interval literal of exactly that many microseconds."""
+    return f"INTERVAL '{span // timedelta(microseconds=1)} microseconds'"
 
 
 _GUARD = "DO $aurum$\nBEGIN\n  IF {condition} THEN\n{body}\n  END IF;\nEND\n$aurum$"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
@@ -12,26 +11,8 @@ from uuid import UUID
 
 from app.errors import MigrationRefused
 from app.timescale.locks import describe_statement
-from app.timescale.steps import Hold, Lock, Reach, Step
+from app.timescale.steps import Step
 from app.timescale.tokens import Kind, read_tokens, replace_places, split_statements
-
-# What Piccolo asks for before it changes a foreign key, and what it is told: the database alone knows what it is called.
-_KEY_NAME = "fk_constraint_name"
-_KEY = re.compile(r"aurum_foreign_key_(\d+)")
-
-_DROP_KEY = """
-DO $aurum$
-DECLARE
-  known text := (
-    SELECT {column} FROM ({query}) AS keys LIMIT 1
-  );
-BEGIN
-  IF known IS NOT NULL THEN
-    EXECUTE format({statement}, known);
-  END IF;
-END
-$aurum$
-""".strip()
 
 
 class Tape:
@@ -39,12 +20,8 @@ class Tape:
 
     def __init__(self) -> None:
         self._statements: list[str] = []
-        self._keys: list[tuple[str, tuple[Any, ...]]] = []
 
     async def fetch(self, query: str, *arguments: Any) -> list[Any]:
-        if _KEY_NAME in query:
-            self._keys.append((query, arguments))
-            return [{_KEY_NAME: f"aurum_foreign_key_{len(self._keys)}"}]
         self._statements += split_statements(bind_arguments(query, arguments))
         return []
 
@@ -68,23 +45,7 @@ class Tape:
     @property
     def steps(self) -> list[Step]:
         """What was written down."""
-        return [self._describe(sql) for sql in self._statements]
-
-    def _describe(self, sql: str) -> Step:
-        """The step; where it drops the foreign key that was asked for, one that finds out its name when it runs."""
-        asked = _KEY.search(sql)
-        if asked is None:
-            return describe_statement(sql)
-        query, (schema, table, column) = self._keys[int(asked[1]) - 1]
-        name = table if schema == "public" else f"{schema}.{table}"
-        return Step(
-            _DROP_KEY.format(
-                column=_KEY_NAME,
-                query=" ".join(bind_arguments(query, (schema, table, column)).split()),
-                statement=write_literal(sql.replace("%", "%%").replace(asked[0], "%1$I")),
-            ),
-            (Hold(name, Lock.ACCESS_EXCLUSIVE), Hold(name, Lock.ACCESS_EXCLUSIVE, Reach.TIED, column)),
-        )
+        return [describe_statement(sql) for sql in self._statements]
 
 
 class _NoTransaction:

@@ -12,14 +12,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
 
-from app.timescale.definitions import STORED_ROWS_ALONE
+from app.timescale.aggregates import add_aggregate, archive_aggregate, fill_aggregate, set_refresh
 from app.timescale.hypertable import Compression, ContinuousAggregate, Hypertable
-from app.timescale.steps import Hold, Lock, Needs, Reach, Step, Work, guard
-
-
-def format_interval(span: timedelta) -> str:
-    """A PostgreSQL interval literal of exactly that many microseconds."""
-    return f"INTERVAL '{span // timedelta(microseconds=1)} microseconds'"
+from app.timescale.steps import Hold, Lock, Needs, Reach, Step, Work, format_interval, guard
 
 
 def plan_transition(table: str, old: Hypertable | None, new: Hypertable | None, *, dropped: bool = False) -> list[Step]:
@@ -28,7 +23,7 @@ def plan_transition(table: str, old: Hypertable | None, new: Hypertable | None, 
     A table that is `dropped` right afterwards needn't become a plain one first.
     """
     if dropped and old is not None and new is None:
-        return [_archive_aggregate(table, aggregate) for aggregate in reversed(old.aggregates)]
+        return [archive_aggregate(table, aggregate) for aggregate in reversed(old.aggregates)]
     return list(_plan(table, old, new))
 
 
@@ -43,33 +38,42 @@ def plan_catching_up(table: str, declared: Hypertable) -> list[Step]:
 def _plan(table: str, old: Hypertable | None, new: Hypertable | None) -> Iterator[Step]:
     if new is None:
         if old is not None:
-            yield from (_archive_aggregate(table, aggregate) for aggregate in reversed(old.aggregates))
+            yield from (archive_aggregate(table, aggregate) for aggregate in reversed(old.aggregates))
             if old.compression is not None:
                 yield _stop_compression(table)
+            if old.default_indexes:
+                yield _drop_time_index(table, old.time_column)
             yield _make_plain(table)
         return
     if old is None:
         yield _make_hypertable(table, new)
-        old = Hypertable(new.time_column, new.chunk_interval, new.default_indexes)
-    elif (old.time_column, old.default_indexes) != (new.time_column, new.default_indexes):
+        old = Hypertable(new.time_column, new.chunk_interval)
+    elif old.time_column != new.time_column:
         # Chunks are cut by the time column when the hypertable is made: the way leads over a plain table.
         yield from _plan(table, old, None)
         yield from _plan(table, None, new)
         return
+    if old.default_indexes != new.default_indexes:
+        yield (_add_time_index if new.default_indexes else _drop_time_index)(table, new.time_column)
     if old.chunk_interval != new.chunk_interval:
         yield _set_chunk_interval(table, new.chunk_interval)
-    kept = [aggregate for aggregate in old.aggregates if _find(new.aggregates, aggregate) is not None]
-    yield from (_archive_aggregate(table, gone) for gone in reversed(old.aggregates) if gone not in kept)
+    yield from (
+        archive_aggregate(table, gone) for gone in reversed(old.aggregates) if _find(new.aggregates, gone) is None
+    )
     yield from _plan_compression(table, old, new)
+    yield from _plan_new_aggregates(table, old, new)
+    if old.retention != new.retention:
+        yield _set_retention(table, new.retention)
+
+
+def _plan_new_aggregates(table: str, old: Hypertable, new: Hypertable) -> Iterator[Step]:
     for aggregate in new.aggregates:
         before = _find(old.aggregates, aggregate)
         if before is None:
-            yield _add_aggregate(table, new.time_column, aggregate)
-            yield _fill_aggregate(table, new.time_column, aggregate)
+            yield add_aggregate(table, new.time_column, aggregate)
+            yield fill_aggregate(table, new.time_column, aggregate)
         if before is None or before.refresh != aggregate.refresh:
-            yield _set_refresh(aggregate)
-    if old.retention != new.retention:
-        yield _set_retention(table, new.retention)
+            yield set_refresh(aggregate)
 
 
 def _find(aggregates: Sequence[ContinuousAggregate], wanted: ContinuousAggregate) -> ContinuousAggregate | None:
@@ -92,11 +96,22 @@ def _make_hypertable(table: str, declared: Hypertable) -> Step:
 PERFORM create_hypertable(
   '"{table}"'::regclass,
   by_range('{declared.time_column}', {format_interval(declared.chunk_interval)}),
-  create_default_indexes => {"true" if declared.default_indexes else "false"}, if_not_exists => true, migrate_data => true
+  create_default_indexes => false, if_not_exists => true, migrate_data => true
 );"""
     # Each chunk that the rows come into gets the foreign keys of the table.
     holds = (Hold(table, Lock.ACCESS_EXCLUSIVE), Hold(table, Lock.SHARE_ROW_EXCLUSIVE, Reach.REFERRED))
     return Step(guard(Needs.HYPERTABLES, body), holds, Needs.HYPERTABLES, work=Work.GROWS)
+
+
+def _add_time_index(table: str, time_column: str) -> Step:
+    """The one that TimescaleDB would add, if it found no other on time: whether there is one must depend on nothing else."""
+    body = f'CREATE INDEX IF NOT EXISTS "{table}_{time_column}_idx" ON "{table}" ("{time_column}" DESC);'
+    return Step(guard(Needs.HYPERTABLES, body), (Hold(table, Lock.SHARE),), Needs.HYPERTABLES, work=Work.INDEXES)
+
+
+def _drop_time_index(table: str, time_column: str) -> Step:
+    body = f'DROP INDEX IF EXISTS "{table}_{time_column}_idx";'
+    return Step(guard(Needs.HYPERTABLES, body), (Hold(table, Lock.ACCESS_EXCLUSIVE),), Needs.HYPERTABLES)
 
 
 def _set_chunk_interval(table: str, interval: timedelta) -> Step:
@@ -105,7 +120,7 @@ def _set_chunk_interval(table: str, interval: timedelta) -> Step:
 
 
 def _make_plain(table: str) -> Step:
-    """TimescaleDB has no way back: the rows move to a plain table, which gets the keys, indexes and grants of the old."""
+    """TimescaleDB has no way back: the rows move to a plain table, which gets the keys, indexes, triggers and grants of the old."""
     body = f"""
 DECLARE
   statement text;
@@ -126,7 +141,19 @@ BEGIN
       'GRANT %s ON "{table}" TO %s', privilege_type, CASE grantee WHEN 0 THEN 'PUBLIC' ELSE grantee::regrole::text END
     )
     FROM pg_class CROSS JOIN LATERAL aclexplode(relacl) WHERE pg_class.oid = '"{table}"'::regclass
+    UNION ALL
+    SELECT 4, pg_get_triggerdef(pg_trigger.oid) FROM pg_trigger JOIN pg_proc ON pg_proc.oid = tgfoid
+    WHERE tgrelid = '"{table}"'::regclass AND NOT tgisinternal AND pronamespace::regnamespace::text !~ '^_timescaledb'
+    UNION ALL
+    SELECT 5, format('COMMENT ON TABLE "{table}" IS %L', obj_description('"{table}"'::regclass, 'pg_class'))
   ) AS made;
+  FOR statement IN
+    SELECT format('ALTER SEQUENCE %s OWNED BY "{table}__plain".%I', objid::regclass, attname)
+    FROM pg_depend JOIN pg_class ON pg_class.oid = objid JOIN pg_attribute ON attrelid = refobjid AND attnum = refobjsubid
+    WHERE refobjid = '"{table}"'::regclass AND relkind = 'S' AND deptype = 'a'
+  LOOP
+    EXECUTE statement;
+  END LOOP;
   DROP TABLE "{table}";
   ALTER TABLE "{table}__plain" RENAME TO "{table}";
   FOREACH statement IN ARRAY statements LOOP
@@ -150,7 +177,8 @@ def _set_retention(table: str, retention: timedelta | None) -> Step:
 
 
 def _plan_compression(table: str, old: Hypertable, new: Hypertable) -> Iterator[Step]:
-    if old.compression == new.compression:
+    # TimescaleDB takes from the span of a chunk how often the policy runs, when it is added.
+    if (old.compression, old.chunk_interval) == (new.compression, new.chunk_interval):
         return
     before, after = old.compression, new.compression
     if before is not None and (after is None or _settings(before) != _settings(after)):
@@ -187,96 +215,3 @@ PERFORM decompress_chunk(chunk, true) FROM show_chunks('"{table}"'::regclass) AS
 ALTER TABLE "{table}" SET (timescaledb.compress = false);"""
     holds = (Hold(table, Lock.ACCESS_EXCLUSIVE),)
     return Step(guard(Needs.COMMUNITY, body), holds, Needs.COMMUNITY, work=Work.GROWS)
-
-
-# --- continuous aggregates ----------------------------------------------------------------------------------------
-
-
-def _sign(aggregate: ContinuousAggregate) -> str:
-    """What the archive of an aggregate says of itself: rows may go back into an aggregate of the same sign alone."""
-    microseconds = aggregate.bucket // timedelta(microseconds=1)
-    return f"buckets of {microseconds} microseconds by {', '.join(aggregate.group_by) or 'nothing'}"
-
-
-def _archive_aggregate(table: str, aggregate: ContinuousAggregate) -> Step:
-    name = aggregate.name
-    body = f"""
-CREATE TABLE "{name}__archive" AS SELECT * FROM "{name}";
-COMMENT ON TABLE "{name}__archive" IS '{_sign(aggregate)}';
-DROP MATERIALIZED VIEW "{name}";"""
-    # The table too: TimescaleDB takes its trigger from it.
-    holds = (
-        Hold(name, Lock.ACCESS_EXCLUSIVE),
-        Hold(table, Lock.ACCESS_EXCLUSIVE),
-        Hold(f"{name}__archive", Lock.NEW),
-    )
-    return Step(guard(Needs.COMMUNITY, body), holds, Needs.COMMUNITY, work=Work.GROWS)
-
-
-def _add_aggregate(table: str, time_column: str, aggregate: ContinuousAggregate) -> Step:
-    name = aggregate.name
-    columns = [
-        f'time_bucket({format_interval(aggregate.bucket)}, "{time_column}") AS bucket',
-        *(f'"{column}"' for column in aggregate.group_by),
-        *(f'{expression} AS "{column}"' for column, expression in aggregate.columns),
-    ]
-    grouping = ", ".join(str(place) for place in range(1, len(aggregate.group_by) + 2))
-    body = f"""
-DECLARE
-  columns text;
-  stored regclass;
-BEGIN
-  CREATE MATERIALIZED VIEW IF NOT EXISTS "{name}" WITH (timescaledb.continuous, timescaledb.materialized_only = false) AS
-  SELECT {", ".join(columns)}
-  FROM "{table}" GROUP BY {grouping} WITH NO DATA;
-  IF obj_description(to_regclass(format('%I.%I', current_schema(), '{name}__archive')), 'pg_class') = '{_sign(aggregate)}' THEN
-    SELECT format('%I.%I', materialization_hypertable_schema, materialization_hypertable_name)::regclass INTO stored
-    FROM timescaledb_information.continuous_aggregates
-    WHERE view_schema = current_schema() AND view_name = '{name}';
-    SELECT string_agg(quote_ident(old.attname), ', ') INTO columns
-    FROM pg_attribute AS old JOIN pg_attribute AS new USING (attname)
-    WHERE old.attrelid = '"{name}__archive"'::regclass AND new.attrelid = stored AND old.attnum > 0 AND new.attnum > 0;
-    EXECUTE format('INSERT INTO %s (%s) SELECT %s FROM "{name}__archive"', stored, columns, columns);
-    DROP TABLE "{name}__archive";
-    IF NOT EXISTS (SELECT FROM "{table}") THEN
-      -- Without a row there is nothing to refresh, and up to the first refresh a view that looks at the rows shows no other.
-      ALTER MATERIALIZED VIEW "{name}" SET (timescaledb.materialized_only = true);
-      COMMENT ON VIEW "{name}" IS '{STORED_ROWS_ALONE.replace("'", "''")}';
-    END IF;
-  END IF;
-END;"""
-    holds = (Hold(name, Lock.NEW), Hold(table, Lock.SHARE_ROW_EXCLUSIVE))
-    return Step(guard(Needs.COMMUNITY, body), holds, Needs.COMMUNITY, work=Work.GROWS)
-
-
-def _set_refresh(aggregate: ContinuousAggregate) -> Step:
-    refresh = aggregate.refresh
-    start = "NULL" if refresh.start_offset is None else format_interval(refresh.start_offset)
-    body = f"""
-PERFORM remove_continuous_aggregate_policy('"{aggregate.name}"'::regclass, if_exists => true);
-PERFORM add_continuous_aggregate_policy(
-  '"{aggregate.name}"'::regclass,
-  start_offset => {start}, end_offset => {format_interval(refresh.end_offset)}, schedule_interval => {format_interval(refresh.every)}
-);"""
-    return Step(guard(Needs.COMMUNITY, body), (Hold(aggregate.name, Lock.NONE),), Needs.COMMUNITY)
-
-
-def _fill_aggregate(table: str, time_column: str, aggregate: ContinuousAggregate) -> Step:
-    """Refreshes what raw rows there are, from their first whole bucket on: to refresh where they are gone would empty it.
-
-    A refresh can't run in a transaction, nor in a DO block: `values` finds the bounds, which the statement names.
-    """
-    bucket = format_interval(aggregate.bucket)
-    values = f"""
-SELECT quote_nullable(time_bucket({bucket}, min("{time_column}") + {bucket} - INTERVAL '1 microsecond')) AS first,
-       quote_nullable(time_bucket({bucket}, max("{time_column}")) + {bucket}) AS last
-FROM "{table}"
-HAVING time_bucket({bucket}, min("{time_column}") + {bucket} - INTERVAL '1 microsecond') <= time_bucket({bucket}, max("{time_column}"))"""
-    return Step(
-        f"CALL refresh_continuous_aggregate('\"{aggregate.name}\"', :first, :last)",
-        (Hold(aggregate.name, Lock.EXCLUSIVE), Hold(table, Lock.ACCESS_SHARE)),
-        Needs.COMMUNITY,
-        transactional=False,
-        work=Work.GROWS,
-        values=values.strip(),
-    )

@@ -41,7 +41,7 @@ class Project:
 
     def __init__(self, folder: Path, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
         self.folder = folder / "migrations"
-        self.folder.mkdir()
+        self.folder.mkdir(exist_ok=True)
         self.url = url
         self.engine = make_engine(url, timescale="auto")
         self.app = AppConfig(app_name="app", migrations_folder_path=str(self.folder), table_classes=[])
@@ -79,7 +79,7 @@ class Project:
         draft = await draft_empty(self.app, "by hand")
         head, tail = draft.text.split("    return manager")
         draft.path.write_text(
-            f"from app.timescale.manager import find_engine\n{head}"
+            f"from app.engine import find_engine\n{head}"
             f"    async def run():\n        for statement in {statements!r}:\n"
             f"            await find_engine().run_ddl(statement)\n    manager.add_raw(run)\n    return manager{tail}"
         )

@@ -97,7 +97,7 @@ def test_what_cannot_be_a_hypertable_says_why(declared: Hypertable, reason: str)
     ("changes", "reason"),
     [
         ({"name": "Hourly Readings"}, '"Hourly Readings" is no name'),
-        ({"name": "x" * 64}, "is no name: use up to 63"),
+        ({"name": "x" * 64}, "is no name: use up to 51"),
         ({"bucket": timedelta(0)}, "its bucket must be longer than nothing"),
         ({"group_by": ("plant",)}, "there is no column plant to group by"),
         ({"columns": ()}, "it has no columns of its own"),

@@ -7,18 +7,21 @@ import json
 import signal
 import subprocess
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import asyncpg
 import pytest
+from piccolo.apps.migrations.commands.forwards import run_forwards
 
 from app.console import show_progress
+from app.engine import Engine
 from app.errors import MigrationFailed, MigrationRefused
 from app.migrations import runner
 from app.migrations.runner import Terminal, apply_migrations
 from app.migrations.state import list_migrations
+from app.migrations.watch import watch
 from app.timescale.files import compute_checksum, list_files
 from app.timescale.journal import LOCK, name_user
 from tests.conftest import ROOT, find_program, make_database, make_environ, read_database, run_command, run_sql
@@ -337,6 +340,22 @@ async def test_a_run_that_is_interrupted_ends_at_once_and_without_a_trace(empty_
     await finish(empty_database_url)
 
 
+async def test_a_watch_that_does_not_hear_of_the_end_is_told_again(empty_database_url: str) -> None:
+    """A cancellation is lost where what was waited for is there at the same moment, as a new connection may be."""
+    asked = asyncio.Event()
+
+    class Deaf(Engine):
+        async def get_new_connection(self) -> Any:
+            asked.set()
+            with suppress(asyncio.CancelledError):
+                await asyncio.sleep(60)
+            return await super().get_new_connection()
+
+    engine = Deaf(config={"dsn": empty_database_url})
+    async with watch(engine, 0, print):
+        await asked.wait()
+
+
 async def test_a_run_that_loses_its_connection_does_not_claim_to_know_the_outcome(empty_database_url: str) -> None:
     async with run_blocked(empty_database_url) as process:
         await fetch(empty_database_url, RUNNING.format("pg_terminate_backend(pid)"))
@@ -367,3 +386,38 @@ async def test_a_read_only_server_and_a_role_without_rights_are_told_apart(serve
             "may not create tables in the schema public: let its owner run GRANT CREATE ON SCHEMA public TO"
             in done.stderr
         )
+
+
+async def test_piccolos_command_can_wait_for_a_runner_that_builds_an_index(
+    empty_database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """CREATE INDEX CONCURRENTLY waits for whoever has a snapshot: who waits for its session in a query would wait for good."""
+    project = Project(tmp_path, empty_database_url, monkeypatch)
+    first = await write(project, ONE)
+    await project.forwards()
+    second = await write(project, ONE + "    size = Integer()\n")
+    path = list_files(project.folder)[second]
+    path.write_text(
+        path.read_text().replace(
+            "    return manager",
+            '    manager.run_after_commit("CREATE INDEX CONCURRENTLY IF NOT EXISTS one_size ON one (size)", "")\n    return manager',
+        )
+    )
+    project.forget_files()
+    reader = await asyncpg.connect(empty_database_url)
+    sessions = "SELECT count(*)::int FROM pg_stat_activity WHERE datname = current_database() AND query LIKE $1"
+    try:
+        await reader.execute("BEGIN; SELECT FROM one")
+        running = asyncio.create_task(project.forwards())
+        while await project.fetch(sessions, "ALTER TABLE%") != [(1,)]:  # noqa: ASYNC110 - the server has no event for it
+            await asyncio.sleep(0.01)
+        other = asyncio.create_task(run_forwards("app"))
+        while await project.fetch(sessions, "%pg_try_advisory_lock%") != [(1,)]:  # noqa: ASYNC110 - as above
+            await asyncio.sleep(0.01)
+        await reader.execute("COMMIT")
+        await running
+        assert (await other).success
+    finally:
+        await reader.close()
+    assert await project.fetch("SELECT migration FROM migration_journal ORDER BY id") == [(first,), (second,)]
+    assert await project.fetch("SELECT indisvalid FROM pg_index WHERE indexrelid = 'one_size'::regclass") == [(True,)]

@@ -1,0 +1,159 @@
+"""The steps of continuous aggregates: one comes, goes, is filled, is kept up to date. Pure.
+
+What an aggregate says may be all that is left of rows that are dropped since. One that goes leaves its rows in an archive,
+the table `NAME__archive`; one that comes takes them back where it has the same buckets and groups.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+
+from app.timescale.definitions import STORED_ROWS_ALONE
+from app.timescale.hypertable import ContinuousAggregate, Hypertable
+from app.timescale.steps import Hold, Lock, Needs, Step, Work, format_interval, guard
+
+
+def rename_groups(table: str, declared: Hypertable | None, names: Mapping[str, str]) -> list[Step]:
+    """The steps after columns of the table got other names: those of its aggregates that are called like them do too."""
+    return [
+        Step(
+            guard(
+                Needs.COMMUNITY,
+                f'ALTER MATERIALIZED VIEW "{aggregate.name}" RENAME COLUMN "{column}" TO "{names[column]}";',
+            ),
+            (Hold(table, Lock.NONE), Hold(aggregate.name, Lock.ACCESS_EXCLUSIVE)),
+            Needs.COMMUNITY,
+        )
+        for aggregate in (declared.aggregates if declared else ())
+        for column in aggregate.group_by
+        if column in names
+    ]
+
+
+def _sign(aggregate: ContinuousAggregate) -> str:
+    """What the archive of an aggregate says of itself: rows may go back into an aggregate of the same sign alone."""
+    microseconds = aggregate.bucket // timedelta(microseconds=1)
+    return f"buckets of {microseconds} microseconds by {', '.join(aggregate.group_by) or 'nothing'}"
+
+
+def archive_aggregate(table: str, aggregate: ContinuousAggregate) -> Step:
+    name = aggregate.name
+    notes = "".join(
+        f"\n  EXECUTE format('COMMENT ON COLUMN %I.\"{column}\" IS %L', archive, {_quote(expression)});"
+        for column, expression in aggregate.columns
+    )
+    body = f"""
+DECLARE
+  archive text := '{name}__archive';
+BEGIN
+  FOR n IN 2..99 LOOP
+    EXIT WHEN to_regclass(quote_ident(archive)) IS NULL; -- else it holds what an aggregate of other buckets or groups said
+    archive := '{name}__archive_' || n;
+  END LOOP;
+  EXECUTE format('CREATE TABLE %I AS SELECT * FROM "{name}"', archive);
+  EXECUTE format('COMMENT ON TABLE %I IS %L', archive, {_quote(_sign(aggregate))});{notes}
+  DROP MATERIALIZED VIEW "{name}";
+END;"""
+    # The table too: TimescaleDB takes its trigger from it.
+    holds = (
+        Hold(name, Lock.ACCESS_EXCLUSIVE),
+        Hold(table, Lock.ACCESS_EXCLUSIVE),
+        Hold(f"{name}__archive", Lock.NEW),
+    )
+    return Step(guard(Needs.COMMUNITY, body), holds, Needs.COMMUNITY, work=Work.GROWS)
+
+
+def add_aggregate(table: str, time_column: str, aggregate: ContinuousAggregate) -> Step:
+    """Makes it, and puts back what is in an archive of the same buckets and groups, of columns that still say the same.
+
+    The first bucket may have lost rows, so that no refresh may touch it (see `fill_aggregate`): it is filled here, unless
+    the archive knows it.
+    """
+    name, bucket = aggregate.name, format_interval(aggregate.bucket)
+    terms = [
+        ("bucket", f'time_bucket({bucket}, "{time_column}")', ""),
+        *((column, f'"{column}"', "") for column in aggregate.group_by),
+        *((column, expression, expression) for column, expression in aggregate.columns),
+    ]
+    selected = ", ".join(f'{expression} AS "{column}"' for column, expression, _ in terms)
+    grouping = ", ".join(str(place) for place in range(1, len(aggregate.group_by) + 2))
+    body = f"""
+DECLARE
+  archive regclass;
+  columns text;
+  first_whole timestamptz;
+  stored regclass;
+  taken text;
+BEGIN
+  CREATE MATERIALIZED VIEW IF NOT EXISTS "{name}" WITH (timescaledb.continuous, timescaledb.materialized_only = false) AS
+  SELECT {selected}
+  FROM "{table}" GROUP BY {grouping} WITH NO DATA;
+  SELECT format('%I.%I', materialization_hypertable_schema, materialization_hypertable_name)::regclass INTO stored
+  FROM timescaledb_information.continuous_aggregates
+  WHERE view_schema = current_schema() AND view_name = '{name}';
+  SELECT time_bucket({bucket}, min("{time_column}") + {bucket} - INTERVAL '1 microsecond') INTO first_whole FROM "{table}";
+  SELECT oid INTO archive FROM pg_class
+  WHERE relnamespace = current_schema()::regnamespace AND relname ~ '^{name}__archive(_[0-9]+)?$'
+    AND obj_description(oid, 'pg_class') = {_quote(_sign(aggregate))};
+  IF archive IS NOT NULL THEN
+    SELECT string_agg(quote_ident(attname), ', '),
+           string_agg(format('%I::%s', attname, format_type(new.atttypid, new.atttypmod)), ', ') INTO columns, taken
+    FROM pg_attribute AS old JOIN pg_attribute AS new USING (attname)
+    WHERE old.attrelid = archive AND new.attrelid = stored AND old.attnum > 0 AND new.attnum > 0
+      AND (attname::text, coalesce(col_description(archive, old.attnum), '')) IN (
+        {", ".join(f"({_quote(column)}, {_quote(said)})" for column, _, said in terms)}
+      );
+    EXECUTE format('INSERT INTO %s (%s) SELECT %s FROM %s', stored, columns, taken, archive);
+    EXECUTE format('DROP TABLE %s', archive);
+    IF NOT EXISTS (SELECT FROM "{table}" WHERE "{time_column}" >= first_whole) THEN
+      -- There is nothing to refresh, and up to the first refresh a view that looks at the rows shows nothing else.
+      ALTER MATERIALIZED VIEW "{name}" SET (timescaledb.materialized_only = true);
+      COMMENT ON VIEW "{name}" IS '{STORED_ROWS_ALONE.replace("'", "''")}';
+    END IF;
+  END IF;
+  EXECUTE 'INSERT INTO ' || stored || $fill$ ({", ".join(f'"{column}"' for column, _, _ in terms)})
+    SELECT {selected}
+    FROM "{table}" WHERE "{time_column}" < $1 AND NOT EXISTS (
+      SELECT FROM $fill$ || stored || $fill$ AS held WHERE held.bucket = $1 - {bucket}
+    ) GROUP BY {grouping} $fill$ USING first_whole;
+END;"""
+    holds = (Hold(name, Lock.NEW), Hold(table, Lock.SHARE_ROW_EXCLUSIVE))
+    return Step(guard(Needs.COMMUNITY, body), holds, Needs.COMMUNITY, work=Work.GROWS)
+
+
+def _quote(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def set_refresh(aggregate: ContinuousAggregate) -> Step:
+    refresh = aggregate.refresh
+    start = "NULL" if refresh.start_offset is None else format_interval(refresh.start_offset)
+    body = f"""
+PERFORM remove_continuous_aggregate_policy('"{aggregate.name}"'::regclass, if_exists => true);
+PERFORM add_continuous_aggregate_policy(
+  '"{aggregate.name}"'::regclass,
+  start_offset => {start}, end_offset => {format_interval(refresh.end_offset)}, schedule_interval => {format_interval(refresh.every)}
+);"""
+    return Step(guard(Needs.COMMUNITY, body), (Hold(aggregate.name, Lock.NONE),), Needs.COMMUNITY)
+
+
+def fill_aggregate(table: str, time_column: str, aggregate: ContinuousAggregate) -> Step:
+    """Refreshes what raw rows there are, from their first whole bucket on: to refresh where they are gone would empty it.
+
+    A refresh can't run in a transaction, nor in a DO block: `values` finds the bounds, which the statement names.
+    """
+    bucket = format_interval(aggregate.bucket)
+    values = f"""
+SELECT quote_nullable(time_bucket({bucket}, min("{time_column}") + {bucket} - INTERVAL '1 microsecond')) AS first,
+       quote_nullable(time_bucket({bucket}, max("{time_column}")) + {bucket}) AS last
+FROM "{table}"
+HAVING time_bucket({bucket}, min("{time_column}") + {bucket} - INTERVAL '1 microsecond') <= time_bucket({bucket}, max("{time_column}"))"""
+    return Step(
+        f"CALL refresh_continuous_aggregate('\"{aggregate.name}\"', :first, :last)",
+        (Hold(aggregate.name, Lock.EXCLUSIVE), Hold(table, Lock.ACCESS_SHARE)),
+        Needs.COMMUNITY,
+        transactional=False,
+        work=Work.GROWS,
+        values=values.strip(),
+    )

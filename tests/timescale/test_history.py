@@ -1,0 +1,238 @@
+"""What hypertables and aggregates keep when their table changes: rows, history, indexes, names; there and back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from app.errors import MigrationFailed
+from tests.timescale.project import (
+    COMPRESSION,
+    DOUBLE,
+    MEAN,
+    REAL,
+    ROWS,
+    Project,
+    check,
+    daily,
+    declare,
+    is_community,
+    step,
+    sum_up,
+)
+
+HOURS = "SELECT count(*), sum(readings)::int8, sum(readings * mean)::float8 FROM {}"
+ALL_HOURS = [(167, 1000, 499500.0)]
+BY_TWO = MEAN.replace("timedelta(hours=1), (", "timedelta(hours=2), (")
+ALL_TWO_HOURS = [(84, 1000, 499500.0)]
+
+
+async def prepare(project: Project, more: str, column: str = REAL) -> str:
+    """A hypertable with a thousand readings of a week, compressed where that is declared; the migration's id."""
+    made = await step(project, declare(daily(more), column))
+    await project.fetch("INSERT INTO machines VALUES ('A')")
+    await project.fetch(ROWS)
+    await compress(project)
+    return made
+
+
+async def compress(project: Project) -> None:
+    if await is_community(project) and await project.fetch(
+        "SELECT FROM timescaledb_information.hypertables WHERE hypertable_name = 'readings' AND compression_enabled"
+    ):
+        await project.fetch("SELECT compress_chunk(chunk, true) FROM show_chunks('readings') AS chunk")
+
+
+async def drop_old(project: Project) -> None:
+    """What the policies do: the aggregate is brought up to date, and old rows go."""
+    await project.fetch("CALL refresh_continuous_aggregate('readings_hourly', NULL, NULL)")
+    await project.fetch("SELECT drop_chunks('readings', '2026-01-04'::timestamptz)")
+
+
+async def list_archives(project: Project) -> list[str]:
+    return [
+        row[0]
+        for row in await project.fetch(
+            "SELECT relname::text FROM pg_class WHERE relname LIKE 'readings%archive%' ORDER BY 1"
+        )
+    ]
+
+
+async def test_an_aggregate_of_other_buckets_and_back_again_keeps_all_that_was_said(project: Project) -> None:
+    await prepare(project, MEAN)
+    if not await is_community(project):
+        pytest.skip("this edition has no aggregates")
+    await drop_old(project)
+    await step(project, declare(daily(BY_TWO)))
+    assert await project.fetch(HOURS.format("readings_hourly__archive")) == ALL_HOURS
+    left = await project.fetch(HOURS.format("readings_hourly"))
+    assert left[0][1] < 1000
+    by_day = MEAN.replace("timedelta(hours=1), (", "timedelta(days=1), (")
+    await step(project, declare(daily(by_day)))
+    assert await list_archives(project) == ["readings_hourly__archive", "readings_hourly__archive_2"]
+    await project.backwards("1")
+    assert await project.fetch(HOURS.format("readings_hourly")) == left
+    await project.backwards("1")
+    assert await project.fetch(HOURS.format("readings_hourly")) == ALL_HOURS
+    assert await list_archives(project) == ["readings_hourly__archive_2", "readings_hourly__archive_3"]
+
+
+async def test_a_column_that_says_something_else_under_its_name_does_not_get_the_old_values(project: Project) -> None:
+    await prepare(project, MEAN)
+    if not await is_community(project):
+        pytest.skip("this edition has no aggregates")
+    await drop_old(project)
+    await step(project, declare(daily(MEAN.replace("avg(value)", "max(value)"))))
+    said = "SELECT count(*), count(mean), min(mean) FROM readings_hourly WHERE bucket < '2026-01-04'"
+    assert await project.fetch(said) == [(72, 0, None)]
+    assert await project.fetch("SELECT sum(readings)::int8, max(mean) FROM readings_hourly") == [(1000, 999)]
+
+
+async def test_history_goes_into_columns_of_another_type(project: Project) -> None:
+    peak = MEAN.replace("avg(value)", "max(value)")
+    await prepare(project, peak)
+    if not await is_community(project):
+        pytest.skip("this edition has no aggregates")
+    await drop_old(project)
+    text = "Text(default=None)\n    other = Real(default=0)"
+    changed = declare(daily(peak), text).replace('Check("value >= 0")', "Check(\"value <> ''\")")
+    await step(project, changed.replace("readings_value_known", "readings_value_said"))
+    oldest = "SELECT mean FROM readings_hourly ORDER BY bucket LIMIT 2"
+    assert await project.fetch(oldest) == [("5",), ("11",)]
+    await project.backwards("1")
+    assert await project.fetch(oldest) == [(5.0,), (11.0,)]
+
+
+async def test_the_first_bucket_is_filled_although_it_is_not_whole(project: Project) -> None:
+    await prepare(project, "")
+    await project.fetch("DELETE FROM readings WHERE value = 0")
+    await step(project, declare(daily(MEAN)))
+    if await is_community(project):
+        first = "SELECT bucket::text, readings, mean FROM readings_hourly ORDER BY bucket LIMIT 2"
+        assert await project.fetch(first) == [("2026-01-01 00:00:00+00", 5, 3.0), ("2026-01-01 01:00:00+00", 6, 8.5)]
+        assert await project.fetch(HOURS.format("readings_hourly")) == [(167, 999, 499500.0)]
+
+
+async def test_columns_get_other_names_and_nothing_is_made_anew(project: Project) -> None:
+    await prepare(project, COMPRESSION + MEAN)
+    whole = await sum_up(project)
+    community = await is_community(project)
+    if community:
+        await drop_old(project)
+        whole = await sum_up(project)
+    chunks = (
+        "SELECT chunk_name::text, is_compressed FROM timescaledb_information.chunks WHERE hypertable_name = 'readings'"
+    )
+    known = await project.fetch(chunks + " ORDER BY 1") if community else []
+    assert len(known) == (4 if community else 0)
+    hypertable = daily(COMPRESSION + MEAN)
+    source = declare(hypertable)
+    for old, new in (("value", "level"), ("machine_id", "engine"), ("timestamp", "measured_at")):
+        machine, reading = source.split("\n\n")
+        source = f"{machine}\n\n{reading.replace(old, new)}"
+        for name in ("readings_pkey", "readings_value_known", "readings_level_known"):
+            source = source.replace(name, f"{name}_{new}")
+        project.declare(source)
+        assert await project.generate(renames=True) is not None
+        assert await project.generate(renames=True) is None
+        await project.forwards()
+        assert await check(project) == (0, [])
+    rows = "SELECT count(*), sum(level)::float8, min(measured_at), max(measured_at) FROM readings WHERE engine = 'A'"
+    assert await project.fetch(rows) == [whole]
+    if community:
+        assert await project.fetch(chunks + " ORDER BY 1") == known
+        assert await project.fetch(HOURS.format("readings_hourly") + " WHERE engine = 'A'") == ALL_HOURS
+        assert await list_archives(project) == []
+    for _ in range(3):
+        await project.backwards("1")
+    assert await sum_up(project) == whole
+    if community:
+        assert await project.fetch(HOURS.format("readings_hourly") + " WHERE machine_id = 'A'") == ALL_HOURS
+
+
+async def test_the_index_on_time_is_there_as_long_as_it_is_declared(project: Project) -> None:
+    bare = declare(daily()).replace(", default=None, index=True)", ", default=None)")
+    indexes = "SELECT indexname::text FROM pg_indexes WHERE tablename = 'readings' ORDER BY 1"
+    await step(project, declare(daily()))
+    for source in (bare.replace("days=1)", "days=1), default_indexes=True"), declare(daily())):
+        await step(project, source)
+        assert await check(project) == (0, [])
+    has_hypertables = await project.fetch("SELECT FROM pg_extension WHERE extname = 'timescaledb'") != []
+    await project.backwards("1")
+    own = [("readings_timestamp_idx",)] if has_hypertables else []
+    assert await project.fetch(indexes) == [("readings_pkey",), *own]
+    await step(project, bare.replace(daily(), "None"))
+    assert await project.fetch(indexes) == [("readings_pkey",)]
+
+
+async def test_chunks_of_another_span_are_compressed_in_its_rhythm(project: Project) -> None:
+    """TimescaleDB takes it from the span of a chunk, once: a table that is made anew would have another."""
+    await prepare(project, COMPRESSION)
+    every = "SELECT schedule_interval::text FROM timescaledb_information.jobs WHERE proc_name = 'policy_compression'"
+    community = await is_community(project)
+    assert not community or await project.fetch(every) == [("12:00:00",)]
+    await step(project, declare(daily(COMPRESSION)).replace("timedelta(days=1)", "timedelta(hours=7)"))
+    assert not community or await project.fetch(every) == [("03:30:00",)]
+    await project.backwards("1")
+    assert not community or await project.fetch(every) == [("12:00:00",)]
+
+
+async def test_a_column_comes_to_compressed_chunks_as_to_others(project: Project) -> None:
+    """TimescaleDB refuses some, and leaves NULL in a column that is NOT NULL."""
+    await prepare(project, COMPRESSION)
+    whole = await sum_up(project)
+    source = declare(daily(COMPRESSION))
+    more = {
+        "at": "Timestamptz()",
+        "place": "BigSerial()",
+        "plant": "ForeignKey(Machine)",
+        "level": "Integer(default=7)",
+    }
+    for name, column in more.items():
+        source = source.replace("    readings_pkey", f"    {name} = {column}\n    readings_pkey")
+        await step(project, source)
+        assert await check(project) == (0, [])
+        await compress(project)
+    filled = "SELECT count(at), count(DISTINCT place), count(plant), sum(level) FROM readings"
+    assert await project.fetch(filled) == [(1000, 1000, 0, 7000)]
+    project.declare(source.replace("    readings_pkey", "    must = Integer(default=None)\n    readings_pkey"))
+    await project.generate()
+    with pytest.raises(MigrationFailed, match=r'column "must" of relation .* contains null values'):
+        await project.forwards()
+    assert await sum_up(project) == whole
+
+
+async def test_a_hypertable_that_becomes_plain_keeps_its_sequence_trigger_and_comment(project: Project) -> None:
+    serial = declare("None").replace("    value =", "    number = BigSerial()\n    value =")
+    await step(project, serial)
+    await project.fetch("INSERT INTO machines VALUES ('A')")
+    await project.fetch(ROWS.replace("INTO readings", "INTO readings (machine_id, timestamp, value)"))
+    await step(project, serial.replace("None,", "None,").replace("hypertable=None", f"hypertable={daily()}"))
+    await project.fetch("CREATE FUNCTION tell() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'")
+    await project.fetch("CREATE TRIGGER telling BEFORE INSERT ON readings FOR EACH ROW EXECUTE FUNCTION tell()")
+    await project.fetch("COMMENT ON TABLE readings IS 'what was measured'")
+    await project.backwards("1")
+    await project.fetch("INSERT INTO readings (machine_id, timestamp, value) VALUES ('A', '2027-01-01', 1)")
+    kept: list[tuple[Any, ...]] = await project.fetch(
+        "SELECT count(DISTINCT number), max(number), obj_description('readings'::regclass), pg_get_serial_sequence('readings', 'number'), "
+        "(SELECT array_agg(tgname::text) FROM pg_trigger WHERE tgrelid = 'readings'::regclass AND NOT tgisinternal) FROM readings"
+    )
+    assert kept == [(1001, 1001, "what was measured", "public.readings_number_seq", ["telling"])]
+    await project.fetch("DROP TABLE readings CASCADE")
+    assert await project.fetch("SELECT to_regclass('readings_number_seq')::text") == [(None,)]
+
+
+async def test_a_table_with_aggregates_gets_another_name_and_another_type_at_once(project: Project) -> None:
+    await prepare(project, COMPRESSION + MEAN)
+    whole = await sum_up(project)
+    renamed = declare(daily(COMPRESSION + MEAN), DOUBLE).replace('tablename="readings"', 'tablename="measurements"')
+    await step(project, renamed)
+    assert await check(project) == (0, [])
+    assert await project.fetch("SELECT count(*), sum(value)::float8 FROM measurements") == [whole[:2]]
+    if await is_community(project):
+        assert await project.fetch(HOURS.format("readings_hourly")) == ALL_HOURS
+    await project.backwards("1")
+    assert await sum_up(project) == whole
+    if await is_community(project):
+        assert await project.fetch(HOURS.format("readings_hourly")) == ALL_HOURS
