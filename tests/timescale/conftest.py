@@ -11,6 +11,8 @@ from app.timescale.statements import ENABLE_TIMESCALE
 from tests.conftest import make_database
 from tests.timescale.project import Project, is_community
 
+pytest.register_assert_rewrite("tests.timescale.walk")
+
 
 @pytest.fixture(params=["server", "community"])
 async def project(
