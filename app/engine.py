@@ -16,6 +16,8 @@ import asyncpg
 from piccolo.engine import engine_finder
 from piccolo.engine.postgres import PostgresEngine, PostgresTransaction
 
+from app.errors import MigrationRefused
+
 CONNECT_TIMEOUT = 10.0  # seconds, to reach the server
 GRACE = 5.0  # seconds that a server is given to end a statement by itself
 
@@ -86,6 +88,7 @@ class Engine(PostgresEngine):
     def __init__(self, config: dict[str, Any]) -> None:
         super().__init__(config=config)
         self._held: ContextVar[Any] = ContextVar("held_connection", default=None)
+        self._refusal: ContextVar[str | None] = ContextVar("refusal_of_others", default=None)
 
     @property
     def held(self) -> Any:
@@ -93,13 +96,22 @@ class Engine(PostgresEngine):
         return self._held.get()
 
     @contextmanager
-    def hold(self, connection: Any) -> Iterator[None]:
-        """Sends every statement and transaction inside the block to `connection`, which stays open after it."""
-        token = self._held.set(connection)
+    def hold(self, connection: Any, *, refusal: str | None = None) -> Iterator[None]:
+        """Sends every statement and transaction inside the block to `connection`, which stays open after it.
+
+        With a `refusal`, whoever opens another connection inside the block gets MigrationRefused, which says that.
+        """
+        tokens = self._held.set(connection), self._refusal.set(refusal)
         try:
             yield
         finally:
-            self._held.reset(token)
+            self._held.reset(tokens[0])
+            self._refusal.reset(tokens[1])
+
+    async def get_new_connection(self) -> Any:
+        if (refusal := self._refusal.get()) is not None:
+            raise MigrationRefused(refusal)
+        return await super().get_new_connection()
 
     async def check_version(self) -> None:
         """Piccolo would connect here, at import, and only warn. The version is checked at startup."""

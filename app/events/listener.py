@@ -75,7 +75,9 @@ class Listener:
                 newest = await find_newest_id(connection)
                 if self._fanout.is_idle and newest > self._fanout.position:
                     self._fanout.give(ReadingBatch(newest, []))
-            while events := await read_events(connection, self._fanout.position, [Topic.MEASUREMENTS], PAGE):
+            while not self._fanout.is_idle and (
+                events := await read_events(connection, self._fanout.position, [Topic.MEASUREMENTS], PAGE)
+            ):
                 for event in events:
                     self._fanout.give(await load_batch(connection, event))
             try:

@@ -139,15 +139,19 @@ class TimescaleMigrationManager(TableOperations):
         before, after = self._plan(backwards=backwards)
         enabling = [Step(ENABLE_TIMESCALE)] if self.enables_timescale and not backwards else []
         self.preview = False
-        with engine.hold(tape), redirect_stdout(StringIO()):
+        unknown = "what it would do can't be told without running it."
+        refusal = f"A raw step of the migration {self.migration_id} opens a connection of its own: {unknown}"
+        with engine.hold(tape, refusal=refusal), redirect_stdout(StringIO()):
             try:
                 await super().run(backwards=backwards)
             except MigrationRefused:
                 raise
             except Exception as error:
+                if not (self.raw_backwards if backwards else self.raw):
+                    raise
                 raise MigrationRefused(
                     f"A raw step of the migration {self.migration_id} reads the database "
-                    f"({type(error).__name__} without an answer): what it would do can't be told without running it."
+                    f"({type(error).__name__} without an answer): {unknown}"
                 ) from error
         steps = [step for step in (*enabling, *before, *tape.steps, *after) if step.transactional]
         return [*settle_new(steps), *self._list_later(before, after, backwards=backwards)]

@@ -137,3 +137,23 @@ async def test_a_raw_step_that_stumbles_over_a_missing_answer_is_named(offline: 
         MigrationRefused, match=f"^A raw step of the migration {first} reads the database \\(IndexError"
     ):
         await (await load(offline, first)).list_steps()
+
+
+async def test_a_raw_step_with_a_connection_of_its_own_is_not_let_at_the_database(offline: Project) -> None:
+    first = await generate(offline, CHILD.format(rule="cascade"))
+    path = list_files(offline.folder)[first]
+    path.write_text(
+        path.read_text().replace(
+            "    return manager",
+            "    async def raw():\n"
+            "        from app.engine import find_engine\n"
+            "        connection = await find_engine().get_new_connection()\n"
+            "        await connection.execute('DROP TABLE machines')\n"
+            "    manager.add_raw(raw)\n"
+            "    return manager",
+        )
+    )
+    offline.forget_files()
+    said = f"^A raw step of the migration {first} opens a connection of its own: what it would do can't be told"
+    with pytest.raises(MigrationRefused, match=said):
+        await (await load(offline, first)).list_steps()
