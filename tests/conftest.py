@@ -91,9 +91,23 @@ def pytest_testnodedown(node: Any) -> None:
     node.config.stash.setdefault(_editions, set[str]()).update(editions)
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Where another server is named, what runs on Community alone has been seen without it, and would only be seen again."""
+    if SERVER_VARIABLE not in os.environ:
+        return
+    again = [item for item in items if isinstance(item, pytest.Function) and _is_on_community(item)]
+    config.hook.pytest_deselected(items=again)
+    items[:] = [item for item in items if item not in again]
+
+
+def _is_on_community(item: pytest.Function) -> bool:
+    chosen = item.callspec.params.values() if hasattr(item, "callspec") else ()
+    return "community" in item.fixturenames or "community" in chosen
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     told = config.stash.get(_editions, None)
-    for sentence in sorted(told or {"Ran on no database."}):
+    for sentence in sorted(told or ()):
         terminalreporter.write_line(sentence)
 
 
