@@ -189,11 +189,22 @@ async def test_each_limit_is_named_with_413(database_url: str) -> None:
         await refuse(msgspec.json.encode(rows), "4 readings, more than AURUM_MAX_BATCH_ROWS, which is 3")
         await refuse(msgspec.msgpack.encode(rows), "AURUM_MAX_BATCH_ROWS", **packed)
         await refuse(msgspec.json.encode([*rows, 7]), "AURUM_MAX_BATCH_ROWS")
-        await refuse(msgspec.json.encode(wide), "metrics has 3 names, more than 2")
+        await refuse(msgspec.json.encode(wide), "metrics has 3 names, more than AURUM_MAX_METRICS, which is 2")
+        await refuse(msgspec.msgpack.encode(wide), "AURUM_MAX_METRICS, which is 2", **packed)
         await refuse(b" " * 2001, "Line 1 has more bytes than AURUM_MAX_BODY_BYTES", **NDJSON)
-        # Among others it's the one reading that is refused.
-        answer = await service.ingest([wide, reading(a=1)])
-        assert (answer["accepted"], answer["rejected"][0]["code"]) == (1, "TOO_MANY_METRICS")
+        # In an array, also of one, and among lines, it's the one reading that is refused.
+        message = "metrics has 3 names, more than AURUM_MAX_METRICS, which is 2: send them in several readings."
+        batches: list[list[Any]] = [[wide], [reading(a=1), wide], [wide, reading(a=1), 7]]
+        for number, batch in enumerate(batches):
+            for content, headers in (
+                (msgspec.json.encode(batch), {}),
+                (msgspec.msgpack.encode(batch), packed),
+                (write_lines(*batch), NDJSON),
+            ):
+                answer = await post(service, content, headers)
+                assert answer["accepted"] + answer["duplicates"] == min(number, 1)
+                refused = next(one for one in answer["rejected"] if one["code"] == "TOO_MANY_METRICS")
+                assert refused == {"index": batch.index(wide), "code": "TOO_MANY_METRICS", "message": message}
         # Lines are without a limit.
         assert (await post(service, write_lines(*rows), NDJSON))["accepted"] == 4
 

@@ -14,7 +14,7 @@ import msgspec
 import pytest
 from msgspec import Meta
 
-from app.errors import InvalidInput
+from app.errors import InvalidInput, PayloadTooLarge
 from app.ingest.merge import OnConflict, Outcome, merge_metrics
 from app.ingest.message import Limits, Submission, read_json, read_objects
 from app.ingest.refusal import MACHINE_ID_PATTERN, METRIC_PATTERN, Rejection, RejectionCode
@@ -67,7 +67,7 @@ def write_row(machine_id: str = '"PRESS-1"', timestamp: str = "0", metrics: str 
 
 def refuse(row: str) -> tuple[Code, str]:
     """Why a reading was refused, alone and in the middle of good ones."""
-    alone = read(row) if row.startswith("{") else read(f"[{row}]")
+    alone = read(f"[{row}]")
     assert (alone.readings, [rejection.index for rejection in alone.rejected]) == ([], [0])
     among = read(f"[{GOOD}, {row}, {GOOD}]")
     assert [reading.place for reading in among.readings] == [0, 2]
@@ -218,10 +218,21 @@ def test_no_metrics_and_too_many_are_refused() -> None:
     many = {f"m{number}": number for number in range(MAX_METRICS + 1)}
     assert refuse(write_row(metrics=json.dumps(many))) == (
         Code.TOO_MANY_METRICS,
-        "metrics has 257 names, more than 256: send them in several readings.",
+        "metrics has 257 names, more than AURUM_MAX_METRICS, which is 256: send them in several readings.",
     )
     del many["m0"]
     assert len(read(write_row(metrics=json.dumps(many))).readings[0].metrics) == 256
+
+
+def test_a_body_of_one_reading_with_too_many_metrics_is_too_large_as_a_whole() -> None:
+    wide = write_row(metrics=json.dumps({f"m{number}": number for number in range(MAX_METRICS + 1)}))
+    for body in (wide, wide.replace('"m0": 0', '"m0": null'), f"\n{wide}"):
+        with pytest.raises(PayloadTooLarge) as caught:
+            read(body)
+        assert str(caught.value) == (
+            "metrics has 257 names, more than AURUM_MAX_METRICS, which is 256: send them in several readings."
+        )
+    assert [one.code for one in read(f"[{wide}]").rejected] == [Code.TOO_MANY_METRICS]
 
 
 @pytest.mark.parametrize("metrics", ["null", "[]", "[1]", '"rpm"', "7"])
@@ -441,7 +452,8 @@ def test_of_thousands_of_odd_readings_none_is_lost_and_each_is_judged_as_if_it_w
             assert rejection.message.endswith(".")
             assert len(rejection.message) < 300
             assert len(flaws) != 1 or rejection.code is flaws[0], row
-            if row.startswith("{"):
+            assert read(f"[{row}]").rejected == [Rejection(0, rejection.code, rejection.message)]
+            if row.startswith("{") and rejection.code is not Code.TOO_MANY_METRICS:
                 assert read(row).rejected == [Rejection(0, rejection.code, rejection.message)]
             seen[rejection.code] += 1
     assert set(seen) == set(RejectionCode) - {Code.REFUSED_BY_DATABASE}

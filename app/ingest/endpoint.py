@@ -24,7 +24,6 @@ from app.ingest.body import Disconnected, read_pieces
 from app.ingest.lines import LineStream
 from app.ingest.merge import OnConflict
 from app.ingest.message import Limits, Submission, read_json, read_messagepack
-from app.ingest.refusal import RejectionCode
 from app.ingest.writer import STOPPING, IngestResult, Writer
 from app.instants import read_clock
 
@@ -85,7 +84,6 @@ def make_router(writer: Writer, backlog: Backlog, limits: Limits, most_bytes: in
             submission = await asyncio.to_thread(read, body, now, limits) if large else read(body, now, limits)
             del body
             share.resize(0)
-        _refuse_one_too_wide(submission)
         return await writer.commit(submission, on_conflict)
 
     return Router("/", route_handlers=[ingest])
@@ -106,13 +104,6 @@ async def _gather(pieces: AsyncIterator[bytes], share: Share, most_bytes: int) -
         _check_length(share.size + len(piece), most_bytes)
         share.resize(share.size + len(piece))
     return b"".join(gathered) if len(gathered) != 1 else gathered[0]
-
-
-def _refuse_one_too_wide(submission: Submission) -> None:
-    # Among others it's refused by itself; alone it is the request that is too large.
-    told = submission.refusals.told
-    if not submission.rows and len(told) == 1 and told[0].code is RejectionCode.TOO_MANY_METRICS:
-        raise PayloadTooLarge(told[0].message)
 
 
 def _read_on_conflict(query: bytes) -> OnConflict:

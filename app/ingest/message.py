@@ -2,7 +2,7 @@
 
 Arrives: one reading or an array of them in JSON or MessagePack, lines of JSON, or objects that are decoded already.
 Leaves: a Submission, with a row for each good reading and a Rejection for every other. Fails: InvalidInput, when a body
-can't be read at all, and PayloadTooLarge, when it holds more readings than it may.
+can't be read at all, and PayloadTooLarge, when it holds more readings than it may, or is one with too many metrics.
 
 What is typical is checked for the whole batch at once, in C: a Python call for each metric of each reading would cost
 more than all the rest. Only a batch with something wrong in it is looked through reading by reading.
@@ -79,7 +79,8 @@ def _parse_json(raw: bytes) -> Any:
     # The standard library's parser takes numbers beyond double precision, which lets the explanation name the metric;
     # of whole numbers it takes up to 4,300 digits.
     try:
-        return json.loads(bytes(raw), parse_int=lambda text: int(text) if len(text) <= 400 else float(text))
+        # As a text: of bytes it would guess the encoding, and read what is in UTF-16.
+        return json.loads(bytes(raw).decode(), parse_int=lambda text: int(text) if len(text) <= 400 else float(text))
     except (ValueError, RecursionError) as error:
         return error
 
@@ -112,6 +113,15 @@ def read_messagepack(body: bytes, now: datetime, limits: Limits) -> Submission:
 
 
 def _read_body(syntax: _Syntax, body: bytes, single: bool, now: datetime, limits: Limits) -> Submission:
+    submission = _read_readings(syntax, body, single, now, limits)
+    told = submission.refusals.told
+    # In an array it's refused by itself, whatever is beside it; alone it is the request that is too large.
+    if single and told and told[0].code is RejectionCode.TOO_MANY_METRICS:
+        raise PayloadTooLarge(told[0].message)
+    return submission
+
+
+def _read_readings(syntax: _Syntax, body: bytes, single: bool, now: datetime, limits: Limits) -> Submission:
     try:
         readings = [syntax.one.decode(body)] if single else syntax.many.decode(body)
     except msgspec.ValidationError:

@@ -118,7 +118,10 @@ def _find_problem_of_metrics(metrics: object, most: int) -> Problem | None:
     if not metrics:
         return RejectionCode.EMPTY_METRICS, "metrics is empty: send at least one."
     if len(metrics) > most:
-        message = f"metrics has {len(metrics)} names, more than {most}: send them in several readings."
+        message = (
+            f"metrics has {len(metrics)} names, more than AURUM_MAX_METRICS, which is {most}: "
+            "send them in several readings."
+        )
         return RejectionCode.TOO_MANY_METRICS, message
     return next(_find_problems_of_values(metrics), None)
 
@@ -186,5 +189,8 @@ def _describe_future(shown: str, now: datetime) -> Problem:
 
 def show_value(value: object) -> str:
     """A value as a sentence quotes it, cut where it's long."""
-    text = value.isoformat() if isinstance(value, datetime) else repr(value)
+    try:
+        text = value.isoformat() if isinstance(value, datetime) else repr(value)
+    except (RecursionError, ValueError):  # nested deeper, or a number of more digits, than Python writes
+        text = "(too deep or too long to be shown)"
     return text if len(text) <= 80 else text[:77] + "..."
