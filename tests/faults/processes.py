@@ -1,0 +1,102 @@
+"""The service as a process of its own, which can be killed, and what the system knows of it."""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import httpx
+
+from tests.client import ServiceClient
+from tests.conftest import ROOT, make_environ
+
+# A body that stops arriving is given up after a second here, not thirty.
+SERVE = """
+import sys, uvicorn
+from app.ingest import body
+body.STALL = 1.0
+uvicorn.run("app.main:create_app", factory=True, port=int(sys.argv[1]), log_level="error", timeout_graceful_shutdown=2)
+"""
+
+
+def find_free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class ServiceProcess:
+    """One server process on one port. `start` after `kill` makes another one in its place."""
+
+    def __init__(self, database_url: str, **variables: str) -> None:
+        self.port = find_free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._environ = make_environ(DATABASE_URL=database_url, AURUM_LOG_LEVEL="error", **variables)
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    @property
+    def is_running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    async def start(self) -> None:
+        """Comes back when it is ready."""
+        command = [sys.executable, "-c", SERVE, str(self.port)]
+        self._process = subprocess.Popen(command, cwd=ROOT, env=self._environ)  # noqa: ASYNC220 - doesn't wait for it
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.prlimit(self._process.pid, resource.RLIMIT_NOFILE, (most, most))
+        await self.wait_until_ready()
+
+    async def wait_until_ready(self) -> None:
+        async with httpx.AsyncClient(trust_env=False, base_url=self.url) as http, asyncio.timeout(60):
+            while True:
+                assert self.is_running
+                try:
+                    if (await http.get("/health/ready")).status_code == 200:
+                        return
+                except httpx.TransportError:
+                    pass
+                await asyncio.sleep(0.02)
+
+    def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
+        """Comes back when it is gone."""
+        if self._process is not None:
+            self._process.send_signal(number)
+            self._process.wait(30)
+
+    def read_memory(self) -> float:
+        """Resident, in MB."""
+        lines = Path(f"/proc/{self.pid}/status").read_text().splitlines()
+        return int(next(line.split()[1] for line in lines if line.startswith("VmRSS"))) / 1024
+
+    def count_files(self) -> int:
+        """Open file descriptors."""
+        return sum(1 for _ in Path(f"/proc/{self.pid}/fd").iterdir())
+
+
+@asynccontextmanager
+async def run_process(database_url: str, **variables: str) -> AsyncIterator[ServiceProcess]:
+    """A server process for as long as the block lasts."""
+    process = ServiceProcess(database_url, **variables)
+    try:
+        await process.start()
+        yield process
+    finally:
+        process.kill()
+
+
+async def register(process: ServiceProcess, *machine_ids: str) -> None:
+    async with ServiceClient(process.url) as client:
+        await client.register(*machine_ids)

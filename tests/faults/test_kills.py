@@ -1,0 +1,151 @@
+"""kill -9, of the service and of PostgreSQL: what was acknowledged is there, exactly once."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+from collections.abc import AsyncIterator
+from contextlib import ExitStack, suppress
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from app.embedded import find_installation, open_embedded
+from app.embedded.directory import Directory
+from app.embedded.postmaster import read_postmaster
+from tests.client import ServiceClient
+from tests.conftest import run_command
+from tests.faults import ROUNDS
+from tests.faults.load import START, Load, check_stored, check_stored_at
+from tests.faults.processes import register, run_process
+from tests.test_ingest import Connection, reading
+
+OTHERS = 'subscription { measurements(machineIds: ["OTHER"]) { measurements { metrics } } }'
+MACHINES = [f"PRESS-{number}" for number in range(1, 7)]
+
+
+@pytest.mark.timeout(30 + 30 * ROUNDS)
+async def test_a_service_that_is_killed_has_lost_nothing_that_it_acknowledged(
+    database_url: str, connection: Connection
+) -> None:
+    chance = random.Random(1)
+    async with run_process(database_url) as process:
+        await register(process, *MACHINES)
+        load = Load(process.url, MACHINES)
+        async with load.run():
+            for _ in range(3 * ROUNDS):
+                await load.wait_for(chance.randint(1, 60))
+                process.kill()
+                await process.start()
+            await load.wait_for(10)
+    assert load.sent_again
+    await check_stored(connection, load.acknowledged)
+
+
+class OwnPostgres:
+    """A PostgreSQL of the test's own, which can be killed and started again on the same data."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._directory = Directory(root)
+        self._stack = ExitStack()
+        self.url = ""
+
+    async def start(self) -> None:
+        """Starts it where it doesn't run; recovers what a kill has left."""
+        bin_dir = find_installation(None, timescale=False).bin_dir
+        server = await asyncio.to_thread(open_embedded, self._root, bin_dir)
+        self._stack.enter_context(server)
+        self.url = server.dsn
+
+    async def stop(self) -> None:
+        await asyncio.to_thread(self._stack.close)
+
+    @property
+    def pid(self) -> int:
+        noted = read_postmaster(self._directory.cluster)
+        assert noted is not None
+        return noted.pid
+
+    def list_backends(self) -> list[int]:
+        found = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text()
+        return [int(pid) for pid in found.split()]
+
+    def kill(self) -> None:
+        """All of it at once."""
+        pids = [self.pid, *self.list_backends()]
+        for pid in pids:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+@pytest.fixture
+async def own_postgres(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[OwnPostgres]:
+    """With every migration applied."""
+    postgres = OwnPostgres(tmp_path_factory.mktemp("own-postgres"))
+    await postgres.start()
+    try:
+        done = await asyncio.to_thread(
+            run_command, "piccolo", "migrations", "forwards", "app", database_url=postgres.url
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        yield postgres
+    finally:
+        await postgres.stop()
+
+
+@pytest.mark.timeout(60 + 30 * ROUNDS)
+async def test_a_postgres_that_is_killed_has_lost_nothing_and_the_service_goes_on_by_itself(
+    own_postgres: OwnPostgres,
+) -> None:
+    """By turns all of PostgreSQL is killed, and one of its processes, upon which it starts anew by itself."""
+    chance = random.Random(2)
+    async with run_process(own_postgres.url) as process, ServiceClient(process.url) as client:
+        await register(process, "OTHER", *MACHINES)
+        pid = process.pid
+        load = Load(process.url, MACHINES)
+        async with client.subscribe(OTHERS) as events:
+            async with load.run():
+                for number in range(2 * ROUNDS):
+                    await load.wait_for(chance.randint(1, 60))
+                    if number % 2:
+                        victim = chance.choice(own_postgres.list_backends())
+                        with suppress(ProcessLookupError):
+                            os.kill(victim, signal.SIGKILL)
+                    else:
+                        own_postgres.kill()
+                        await own_postgres.start()
+                await load.wait_for(10)
+            await process.wait_until_ready()
+            assert (await client.ingest(reading("OTHER", START.isoformat(), rpm=-1.0)))["accepted"] == 1
+            assert (await events.next(20))["measurements"] == [{"metrics": {"rpm": -1.0}}]
+        assert process.pid == pid
+        assert process.is_running
+    await check_stored_at(own_postgres.url, {**load.acknowledged, ("OTHER", START): -1.0})
+
+
+async def test_two_servers_take_the_same_batches_and_store_each_row_once(
+    database_url: str, connection: Connection
+) -> None:
+    keys = {(name, START + timedelta(seconds=row)): float(row) for name in MACHINES[:2] for row in range(750)}
+    rows = [reading(name, instant.isoformat(), rpm=value) for (name, instant), value in keys.items()]
+    batches = [rows[start : start + 100] for start in range(0, len(rows), 100)]
+    async with run_process(database_url) as first, run_process(database_url) as second:
+        await register(first, *MACHINES)
+        async with ServiceClient(first.url) as one, ServiceClient(second.url) as other:
+            answers = await asyncio.gather(
+                *(client.ingest(batch) for batch in batches for client in (one, other)),
+                *(other.ingest(batch[::-1]) for batch in batches),
+            )
+    by_one, by_other = (
+        answers[: 2 * len(batches) : 2],
+        [*answers[1 : 2 * len(batches) : 2], *answers[2 * len(batches) :]],
+    )
+    for told, sent in ((by_one, len(rows)), (by_other, 2 * len(rows))):
+        assert sum(answer["accepted"] + answer["duplicates"] for answer in told) == sent
+    assert sum(answer["accepted"] for answer in answers) == len(rows)
+    assert sum(answer["conflicts"] + answer["rejectedCount"] for answer in answers) == 0
+    await check_stored(connection, keys)
