@@ -139,6 +139,8 @@ def make_engine(dsn: str, *, timescale: str, statement_timeout: timedelta | None
     config: dict[str, object] = {"dsn": dsn, "server_settings": session, "timeout": CONNECT_TIMEOUT}
     if statement_timeout is not None:
         session["statement_timeout"] = str(statement_timeout // timedelta(milliseconds=1))
+        # A client that vanished in a transaction would keep its locks until TCP gives up, after hours.
+        session["idle_in_transaction_session_timeout"] = session["statement_timeout"]
         # A server that hangs can't keep its own time limit.
         config["command_timeout"] = statement_timeout.total_seconds() + GRACE
     return Engine(config=config)

@@ -11,14 +11,12 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import asyncpg
 import httpx
 import msgspec
 import pytest
-from asyncpg.transaction import Transaction
 
 from app.database import Database
-from app.ingest import body, lines, store
+from app.ingest import body, lines
 from app.ingest.backlog import Backlog
 from app.ingest.merge import OnConflict
 from app.ingest.message import Limits, read_objects
@@ -371,32 +369,6 @@ async def test_a_machine_that_somebody_deleted_is_unknown_again(service: Service
     assert (answer["accepted"], [refused["code"] for refused in answer["rejected"]]) == (1, ["UNKNOWN_MACHINE"])
 
 
-async def test_two_servers_take_the_same_batches_and_store_each_row_once(
-    database_url: str, connection: Connection
-) -> None:
-    async with run_service(database_url) as first, run_service(database_url) as second:
-        await first.register("PRESS-1", "PRESS-2")
-        batches = [
-            [reading(name, at(number * 100 + row), rpm=row) for row in range(100) for name in ("PRESS-1", "PRESS-2")]
-            for number in range(15)
-        ]
-        answers = await asyncio.gather(
-            *(service.ingest(batch) for batch in batches for service in (first, second)),
-            *(second.ingest(batch[::-1]) for batch in batches),
-        )
-    assert sum(answer["accepted"] for answer in answers) == 3_000
-    assert sum(answer["duplicates"] for answer in answers) == 6_000
-    assert await connection.fetchval("SELECT count(*) FROM raw_measurements") == 3_000
-    told = await connection.fetch("SELECT payload FROM outbox")
-    keys = [
-        (name, instant)
-        for row in told
-        for name, times in msgspec.json.decode(row["payload"]).items()
-        for instant in times
-    ]
-    assert len(keys) == len(set(keys)) == 3_000
-
-
 async def test_a_late_reading_lands_in_its_place_and_leaves_the_latest_alone(service: ServiceClient) -> None:
     await service.register("PRESS-1")
     for second, rpm in ((10, 3.0), (5, 2.0), (1, 1.0)):
@@ -476,31 +448,6 @@ async def test_readings_wait_for_a_database_that_comes_back_in_time(server_url: 
             done, _ = await asyncio.wait(requests, timeout=0.5)
             assert not done
         assert await asyncio.gather(*requests) == [count(accepted=1)] * 20
-
-
-async def test_a_commit_whose_answer_was_lost_is_looked_up_and_counted_once(
-    service: ServiceClient, connection: Connection, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The connection breaks after COMMIT was sent, once before and once after the server has done it."""
-    await service.register("PRESS-1")
-    original = Transaction._Transaction__commit  # type: ignore[attr-defined]  # where the block of a transaction ends
-    ways = iter(["done", "lost"])
-
-    async def commit(self: Any) -> None:
-        way = next(ways, "well")
-        if way == "lost":
-            self._connection.terminate()
-        await original(self)
-        if way == "done":
-            self._connection.terminate()
-            raise asyncpg.ConnectionDoesNotExistError("connection was closed in the middle of operation")
-
-    monkeypatch.setattr(store, "FIRST_DELAY", 0.01)
-    monkeypatch.setattr(Transaction, "_Transaction__commit", commit)
-    assert await service.ingest(reading(timestamp=at(1))) == count(accepted=1)
-    assert await service.ingest(reading(timestamp=at(2))) == count(accepted=1)
-    assert await connection.fetchval("SELECT count(*) FROM raw_measurements") == 2
-    assert await connection.fetchval("SELECT count(*) FROM outbox") == 2
 
 
 async def test_a_service_that_stops_answers_whoever_waits(database_url: str, connection: Connection) -> None:

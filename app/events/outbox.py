@@ -81,6 +81,20 @@ async def is_committed(connection: Connection, published: Publication) -> bool |
     )
 
 
+async def end_transaction(connection: Connection, published: Publication) -> None:
+    """Ends an event's transaction where it is still under way; to be asked where its connection broke, as above.
+
+    A server that has not heard that its client is gone would wait for it, for hours, with every publisher behind it.
+    """
+    await connection.execute(
+        """
+        SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+        WHERE datname = current_database() AND backend_xid = ($1::text::xid8)::xid
+        """,
+        str(published.transaction),
+    )
+
+
 async def find_newest_id(connection: Connection) -> int:
     """The id of the newest event; 0 where there is none."""
     return int(await connection.fetchval("SELECT coalesce(max(id), 0) FROM outbox"))

@@ -21,9 +21,9 @@ from itertools import chain
 import asyncpg
 import msgspec
 
-from app.database import Connection, Database, translate_errors
+from app.database import AWAY, Connection, Database, translate_errors
 from app.errors import DatabaseBusy, DatabaseUnavailable, InvalidInput
-from app.events.outbox import Publication, Topic, is_committed, publish_event
+from app.events.outbox import Publication, Topic, end_transaction, is_committed, publish_event
 from app.ingest.merge import OnConflict, Outcome
 from app.ingest.merging import Item, Key, merge_rows, plan_for_inserts
 from app.ingest.message import Row
@@ -135,19 +135,23 @@ class Store:
 
     async def _learn_outcome(self, published: Publication) -> bool:
         """Whether a transaction was committed whose connection broke before it said so."""
-        deadline = asyncio.get_running_loop().time() + self._patience
+        loop = asyncio.get_running_loop()
+        began = loop.time()
         delay = FIRST_DELAY
-        while True:
+        away = DatabaseUnavailable(AWAY)
+        while loop.time() < began + self._patience:
             try:
                 async with self._database.connection() as connection:
                     committed = await is_committed(connection, published)
-                if committed is not None:
-                    return committed
-            except DatabaseUnavailable:
-                if asyncio.get_running_loop().time() > deadline:
-                    raise
+                    if committed is not None:
+                        return committed
+                    if loop.time() > began + LONGEST_DELAY:
+                        await end_transaction(connection, published)
+            except DatabaseUnavailable as error:
+                away = error
             await asyncio.sleep(delay)
             delay = min(2 * delay, LONGEST_DELAY)
+        raise away
 
 
 def _keep_rows(batch: Batch, tally: Tally) -> list[Row]:

@@ -154,6 +154,7 @@ def test_of_any_objects_each_is_a_row_or_a_refusal(rows: list[Any]) -> None:
 
 @given(rows=BATCHES)
 def test_the_same_readings_come_to_the_same_in_every_format(rows: list[Any]) -> None:
+    rows = msgspec.json.decode(msgspec.json.encode(rows))  # JSON has no infinity
     in_json = READERS["json"](msgspec.json.encode(rows))
     check(in_json, len(rows))
     for name, body in (
