@@ -16,6 +16,8 @@ import httpx
 
 from tests.client import ServiceClient
 from tests.conftest import ROOT, make_environ
+from tests.test_ingest import Connection, reading
+from tests.test_intake import at, count
 
 # A body that stops arriving is given up after a second here, not thirty.
 SERVE = """
@@ -24,6 +26,10 @@ from app.ingest import body
 body.STALL = 1.0
 uvicorn.run("app.main:create_app", factory=True, port=int(sys.argv[1]), log_level="error", timeout_graceful_shutdown=2)
 """
+
+
+MOST_GROWTH = 20  # MB, by which a process may have grown after a fault
+POOL = 3  # connections to the database
 
 
 def find_free_port() -> int:
@@ -100,3 +106,30 @@ async def run_process(database_url: str, **variables: str) -> AsyncIterator[Serv
 async def register(process: ServiceProcess, *machine_ids: str) -> None:
     async with ServiceClient(process.url) as client:
         await client.register(*machine_ids)
+
+
+@asynccontextmanager
+async def unharmed(process: ServiceProcess, database: Connection) -> AsyncIterator[None]:
+    """After the block the service answers as before, and keeps no connection, no memory and no transaction of it."""
+    memory, files = process.read_memory(), process.count_files()
+    yield
+    async with asyncio.timeout(20):
+        while process.count_files() > files + POOL or await count_busy(database):  # noqa: ASYNC110 - of another process
+            await asyncio.sleep(0.02)
+    async with ServiceClient(process.url) as client:
+        answers = await asyncio.gather(*(client.ingest(reading("PROBE", at(0))) for _ in range(2 * POOL)))
+        assert answers == [count(duplicates=1)] * 2 * POOL
+        ready = await asyncio.gather(*(client.http.get("/health/ready") for _ in range(2 * POOL)))
+        assert {answer.status_code for answer in ready} == {200}
+    assert process.read_memory() < memory + MOST_GROWTH
+
+
+async def count_busy(database: Connection) -> int:
+    return int(
+        await database.fetchval(
+            """
+            SELECT count(*) FROM pg_stat_activity
+            WHERE datname = current_database() AND application_name = 'aurumai' AND state <> 'idle'
+            """
+        )
+    )
