@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import httpx
+import pytest
 
 from tests.client import ServiceClient
 from tests.conftest import ROOT, make_environ
@@ -27,6 +28,8 @@ body.STALL = 1.0
 uvicorn.run("app.main:create_app", factory=True, port=int(sys.argv[1]), log_level="error", timeout_graceful_shutdown=2)
 """
 
+
+needs_proc = pytest.mark.skipif(not Path("/proc/self").exists(), reason="looks for processes in /proc")
 
 MOST_GROWTH = 20  # MB, by which a process may have grown after a fault
 POOL = 3  # connections to the database

@@ -14,7 +14,7 @@ import msgspec
 import pytest
 
 from tests.client import ServiceClient
-from tests.faults.processes import ServiceProcess, unharmed
+from tests.faults.processes import ServiceProcess, needs_proc, unharmed
 from tests.test_ingest import Connection, reading
 from tests.test_intake import MESSAGEPACK, NDJSON, at, count
 
@@ -22,6 +22,8 @@ if sys.version_info >= (3, 14):
     from compression import zstd
 else:
     from backports import zstd
+
+pytestmark = needs_proc
 
 JSON = {"content-type": "application/json"}
 FORMATS = [

@@ -14,9 +14,11 @@ import pytest
 
 from tests.client import ServiceClient
 from tests.faults import ROUNDS
-from tests.faults.processes import MOST_GROWTH, POOL, ServiceProcess, unharmed
+from tests.faults.processes import MOST_GROWTH, POOL, ServiceProcess, needs_proc, unharmed
 from tests.test_ingest import Connection, reading
 from tests.test_intake import at, count, write_lines
+
+pytestmark = needs_proc
 
 
 async def connect(process: ServiceProcess) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:

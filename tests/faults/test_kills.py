@@ -20,8 +20,10 @@ from tests.client import ServiceClient
 from tests.conftest import run_command
 from tests.faults import ROUNDS
 from tests.faults.load import START, Load, check_stored, check_stored_at
-from tests.faults.processes import register, run_process
+from tests.faults.processes import needs_proc, register, run_process
 from tests.test_ingest import Connection, reading
+
+pytestmark = needs_proc
 
 OTHERS = 'subscription { measurements(machineIds: ["OTHER"]) { measurements { metrics } } }'
 MACHINES = [f"PRESS-{number}" for number in range(1, 7)]

@@ -13,10 +13,12 @@ from tests.client import ServiceClient
 from tests.conftest import run_service
 from tests.faults import ROUNDS
 from tests.faults.load import START, Key, check_stored
-from tests.faults.processes import run_process
+from tests.faults.processes import needs_proc, run_process
 from tests.faults.proxy import Cut, run_proxy
 from tests.test_ingest import Connection, reading
 from tests.test_intake import at, count
+
+pytestmark = needs_proc
 
 
 @pytest.mark.parametrize("cut", Cut)
@@ -57,6 +59,7 @@ async def test_a_service_that_vanishes_before_commit_does_not_stop_the_others(
     await check_stored(connection, {("PRESS-1", START + timedelta(seconds=2)): 2.0})
 
 
+@pytest.mark.timeout(60 + 30 * ROUNDS)
 async def test_commits_that_are_lost_at_random_leave_each_reading_counted_once(
     database_url: str, connection: Connection
 ) -> None:
