@@ -123,6 +123,10 @@ class Database:
                 raise DatabaseUnavailable(AWAY) from error
             try:
                 yield connection
+            except (asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
+                if _tells_of_a_farewell(error):
+                    connection.terminate()
+                raise
             finally:
                 await pool.release(connection)
 
@@ -193,9 +197,21 @@ def translate_errors() -> Iterator[None]:
         raise DatabaseBusy("Others changed the same rows at the same time: try again in a moment.") from error
     except (asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
         # asyncpg says this of a connection or pool that has just gone, but of a wrong use of it too, which is a bug.
-        if "clos" in str(error) or "cannot switch to state" in str(error):
+        if "clos" in str(error) or _tells_of_a_farewell(error):
             raise DatabaseUnavailable(AWAY) from error
         raise
+
+
+def _tells_of_a_farewell(error: BaseException | None) -> bool:
+    """Whether asyncpg fails since the server has said that it ends the session, and has not hung up yet.
+
+    A rollback on such a connection fails in words that hide it, and so would giving it back to the pool.
+    """
+    while error is not None:
+        if isinstance(error, asyncpg.InternalClientError) and "cannot switch to state" in str(error):
+            return True
+        error = error.__context__
+    return False
 
 
 async def probe_edition(connection: Connection, *, timescale: str) -> Edition:

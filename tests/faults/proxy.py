@@ -12,6 +12,10 @@ from urllib.parse import parse_qs, urlsplit
 PIECE = 65_536
 COMMIT = b"Q\x00\x00\x00\x0cCOMMIT;\x00"  # a simple query, as PostgreSQL's protocol has it
 
+FIRST_STATEMENT = b"plan_cache_mode = force_generic_plan"  # of a transaction of ingest
+REASON = b"SFATAL\x00VFATAL\x00C57P02\x00Mterminating connection because of crash of another server process\x00\x00"
+FAREWELL = b"E" + (len(REASON) + 4).to_bytes(4, "big") + REASON
+
 
 class Cut(Enum):
     """What happens to a COMMIT and its connection."""
@@ -30,6 +34,8 @@ class Proxy:
         self._port = 0
         self.cuts: deque[Cut] = deque()
         self.has_cut = asyncio.Event()
+        self.farewells = 0  # transactions during which the server is to say that it ends, and not hang up yet
+        self._saying: set[asyncio.StreamWriter] = set()
 
     @property
     def url(self) -> str:
@@ -86,7 +92,8 @@ class Proxy:
             while data := await server.read(PIECE):
                 if lost.is_set():
                     return
-                to_client.write(data)
+                to_client.write(data + FAREWELL if to_client in self._saying else data)
+                self._saying.discard(to_client)
                 await to_client.drain()
         to_client.close()
 
@@ -99,6 +106,9 @@ class Proxy:
     ) -> None:
         with suppress(ConnectionError):
             while data := await client.read(PIECE):
+                if self.farewells and FIRST_STATEMENT in data:
+                    self.farewells -= 1
+                    self._saying.add(to_client)
                 cut = self.cuts.popleft() if self.cuts and data.endswith(COMMIT) else None
                 if cut is not None:
                     self.has_cut.set()

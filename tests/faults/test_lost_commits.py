@@ -38,6 +38,21 @@ async def test_a_commit_whose_answer_was_lost_is_looked_up_and_counted_once(
     await check_stored(connection, expected)
 
 
+async def test_a_server_that_has_said_goodbye_and_not_hung_up_yet_is_an_outage(
+    database_url: str, connection: Connection
+) -> None:
+    """As every process of a PostgreSQL does of which another one has crashed."""
+    async with run_proxy(database_url) as proxy, run_service(proxy.url) as service:
+        await service.register("PRESS-1")
+        for second in range(3):
+            proxy.farewells = 1
+            answers = await asyncio.gather(
+                *(service.ingest(reading(timestamp=at(second * 10 + number), rpm=number)) for number in range(10))
+            )
+            assert answers == [count(accepted=1)] * 10
+    assert await connection.fetchval("SELECT count(*) FROM raw_measurements") == 30
+
+
 async def test_a_service_that_vanishes_before_commit_does_not_stop_the_others(
     database_url: str, connection: Connection
 ) -> None:
