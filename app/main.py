@@ -28,11 +28,13 @@ from app.events.pruner import INTERVAL as PRUNING_INTERVAL
 from app.events.pruner import prune_outbox
 from app.graphql.context import Rooms
 from app.graphql.controller import make_controller
-from app.history.machines import LivenessLimits
 from app.ingest.backlog import Backlog
 from app.ingest.endpoint import make_router as make_ingest_router
 from app.ingest.message import Limits
 from app.ingest.writer import Writer
+from app.liveness.pulse import LivenessLimits
+from app.liveness.watcher import INTERVAL as WATCHING_INTERVAL
+from app.liveness.watcher import look_now
 from app.migrations.state import require_schema
 from app.ops.answers import answer_http_error, answer_request_error, answer_unforeseen_error
 from app.ops.health import make_router as make_health_router
@@ -119,8 +121,10 @@ def create_app(settings: Settings | None = None) -> Litestar:
             stack.push_async_callback(writer.stop)
             prune = partial(prune_outbox, database, settings.outbox_retention)
             drop = partial(_drop_expired, database, tables, migrated)
+            watch = partial(look_now, database, rooms.liveness)
             for chore in (
                 repeat("prune the outbox", prune, PRUNING_INTERVAL),
+                repeat("look whether machines are silent", watch, WATCHING_INTERVAL),
                 repeat("drop what is too old", drop, RETENTION_INTERVAL),
             ):
                 stack.push_async_callback(stop, asyncio.create_task(chore), CLOSE_TIMEOUT)

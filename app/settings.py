@@ -116,10 +116,18 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         ),
     ] = timedelta(seconds=10)
     stale_after: Annotated[
-        timedelta, Meta(description="A machine whose newest reading is older than this is STALE (ISO 8601 duration).")
+        timedelta,
+        Meta(
+            description="A machine that was not heard for longer, and for longer than two of its usual intervals, is STALE "
+            "(ISO 8601 duration)."
+        ),
     ] = timedelta(minutes=2)
     silent_after: Annotated[
-        timedelta, Meta(description="A machine whose newest reading is older than this is SILENT (ISO 8601 duration).")
+        timedelta,
+        Meta(
+            description="A machine that was not heard for longer, and for longer than four of its usual intervals, is SILENT "
+            "(ISO 8601 duration)."
+        ),
     ] = timedelta(minutes=15)
     outbox_retention: Annotated[
         timedelta,

@@ -12,10 +12,12 @@ from datetime import timedelta
 from piccolo.columns import (
     JSONB,
     UUID,
+    BigInt,
     BigSerial,
     Boolean,
     DoublePrecision,
     ForeignKey,
+    Interval,
     OnDelete,
     OnUpdate,
     Text,
@@ -179,3 +181,40 @@ class Outbox(Declared, Table, tablename="outbox"):
     payload = JSONB(default=None)
     # index: what is old enough to be forgotten
     created_at = Timestamptz(index=True)
+
+
+class OutboxReader(Declared, Table, tablename="outbox_readers"):
+    """How far something that follows the outbox has come; moved in the transaction that holds what it made of the events."""
+
+    name = Text(primary_key=True, default=None)
+    position = BigInt(default=None)
+
+
+class MachinePulse(Declared, Table, tablename="machine_pulses"):
+    """What was learned of a machine from its newest packets: how often it sends, how wrong its clock is, when it was
+    last heard, and since when it's known to be silent."""
+
+    machine_id = ForeignKey(
+        Machine,
+        primary_key=True,
+        on_delete=OnDelete.restrict,
+        on_update=OnUpdate.restrict,
+        null=False,
+        default=None,
+    )
+    packets = JSONB(default=None)
+    usual_interval = Interval(default=None, null=True)
+    clock_lag = Interval(default=None)
+    seen_at = Timestamptz(default=None)
+    silent_since = Timestamptz(default=None, null=True)
+
+
+class FileLoad(Declared, Table, tablename="file_loads"):
+    """A file that was loaded or is being loaded, by what is in it and how it is read; from `progress` one can go on."""
+
+    fingerprint = Text(primary_key=True, default=None)
+    path = Text(default=None)
+    progress = JSONB(default=None)
+    finished_at = Timestamptz(default=None, null=True)
+    created_at = Timestamptz()
+    updated_at = Timestamptz()

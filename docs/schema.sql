@@ -28,6 +28,16 @@ CREATE SEQUENCE alerts_id_seq AS bigint;
 
 CREATE SEQUENCE outbox_id_seq AS bigint;
 
+CREATE TABLE file_loads (
+  fingerprint text NOT NULL,
+  path text NOT NULL,
+  progress jsonb NOT NULL,
+  finished_at timestamp with time zone,
+  created_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP,
+  updated_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP,
+  CONSTRAINT file_loads_pkey PRIMARY KEY (fingerprint)
+);
+
 CREATE TABLE machines (
   machine_id text NOT NULL,
   machine_type text NOT NULL,
@@ -89,12 +99,29 @@ CREATE TABLE features (
   CONSTRAINT features_machine_id_fkey FOREIGN KEY (machine_id) REFERENCES machines(machine_id) ON UPDATE RESTRICT ON DELETE RESTRICT
 );
 
+CREATE TABLE machine_pulses (
+  machine_id text NOT NULL,
+  packets jsonb NOT NULL,
+  usual_interval interval,
+  clock_lag interval NOT NULL,
+  seen_at timestamp with time zone NOT NULL,
+  silent_since timestamp with time zone,
+  CONSTRAINT machine_pulses_pkey PRIMARY KEY (machine_id),
+  CONSTRAINT machine_pulses_machine_id_fkey FOREIGN KEY (machine_id) REFERENCES machines(machine_id) ON UPDATE RESTRICT ON DELETE RESTRICT
+);
+
 CREATE TABLE outbox (
   id bigint NOT NULL DEFAULT nextval('outbox_id_seq'::regclass),
   topic text NOT NULL,
   payload jsonb NOT NULL,
   created_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP,
   CONSTRAINT outbox_pkey PRIMARY KEY (id)
+);
+
+CREATE TABLE outbox_readers (
+  name text NOT NULL,
+  "position" bigint NOT NULL,
+  CONSTRAINT outbox_readers_pkey PRIMARY KEY (name)
 );
 
 CREATE TABLE predictions (

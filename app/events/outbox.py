@@ -7,7 +7,7 @@ an id has missed nothing before it, and an id is all that a cursor has to hold.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from enum import Enum
 from typing import Any
 
@@ -26,14 +26,17 @@ class Topic(Enum):
     """What an event is about, and what its payload holds."""
 
     MEASUREMENTS = "measurements"  # {machine_id: [microseconds since 1970, of each reading written]}
+    # {machine_id: {liveness, seen_at, at}} of machines that went silent or are heard again, instants as above
+    LIVENESS = "liveness"
 
 
 class Event(msgspec.Struct, frozen=True):
-    """One row of the outbox; `payload` as its topic says."""
+    """One row of the outbox; `payload` as its topic says, `created_at` when the transaction began that wrote it."""
 
     id: int
     topic: Topic
     payload: Any
+    created_at: datetime
 
 
 class Publication(msgspec.Struct, frozen=True):
@@ -108,12 +111,14 @@ async def find_oldest_id(connection: Connection) -> int:
 async def read_events(connection: Connection, after: int, topics: Iterable[Topic], limit: int) -> list[Event]:
     """Up to `limit` events of these topics that follow `after`, in order."""
     rows = await connection.fetch(
-        "SELECT id, topic, payload FROM outbox WHERE id > $1 AND topic = ANY($2::text[]) ORDER BY id LIMIT $3",
+        "SELECT id, topic, payload, created_at FROM outbox WHERE id > $1 AND topic = ANY($2::text[]) ORDER BY id LIMIT $3",
         after,
         [topic.value for topic in topics],
         limit,
     )
-    return [Event(row["id"], Topic(row["topic"]), msgspec.json.decode(row["payload"])) for row in rows]
+    return [
+        Event(row["id"], Topic(row["topic"]), msgspec.json.decode(row["payload"]), row["created_at"]) for row in rows
+    ]
 
 
 async def forget_events(connection: Connection, retention: timedelta) -> int:

@@ -14,10 +14,10 @@ from strawberry.litestar import BaseContext
 from app.database import Database
 from app.events.fanout import Fanout
 from app.graphql.loaders import Loaders
-from app.history.machines import LivenessLimits
 from app.ingest.message import Limits
 from app.ingest.writer import Writer
 from app.instants import read_clock
+from app.liveness.pulse import LivenessLimits
 from app.timescale.hypertable import Hypertable
 
 

@@ -9,9 +9,10 @@ import msgspec
 from strawberry.dataloader import DataLoader
 
 from app.database import Database
-from app.history.machines import find_latest
+from app.history.machines import find_latest, find_machine_pulses
 from app.history.pages import Clause, Page, PageRequest, TableShape, count_rows_by_machine, find_pages
 from app.history.series import SeriesColumns, SeriesQuestion, find_series
+from app.liveness.pulse import Pulse
 from app.reading import StoredReading
 from app.registry import StoredMachine, find_machines
 
@@ -26,6 +27,7 @@ class Loaders:
         self._database = database
         self.machine: DataLoader[str, StoredMachine | None] = DataLoader(self._load_machines)
         self.latest: DataLoader[str, StoredReading | None] = DataLoader(self._load_latest)
+        self.pulse: DataLoader[str, Pulse | None] = DataLoader(self._load_pulses)
         self.series: DataLoader[tuple[str, SeriesQuestion], list[SeriesColumns]] = DataLoader(self._load_series)
         self.page: DataLoader[tuple[str, tuple[TableShape, PageRequest]], Page] = DataLoader(self._load_pages)
         self.count: DataLoader[tuple[str, tuple[TableShape, Clause]], int] = DataLoader(self._load_counts)
@@ -36,6 +38,10 @@ class Loaders:
 
     async def _load_latest(self, machine_ids: list[str]) -> list[StoredReading | None]:
         found = await find_latest(self._database, machine_ids)
+        return [found.get(machine_id) for machine_id in machine_ids]
+
+    async def _load_pulses(self, machine_ids: list[str]) -> list[Pulse | None]:
+        found = await find_machine_pulses(self._database, machine_ids)
         return [found.get(machine_id) for machine_id in machine_ids]
 
     async def _load_series(self, keys: list[tuple[str, SeriesQuestion]]) -> list[list[SeriesColumns]]:

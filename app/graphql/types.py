@@ -16,12 +16,13 @@ from app.graphql.context import Info
 from app.graphql.filters import MeasurementOrder, MeasurementWhere, order_measurements, read_measurement_where
 from app.graphql.scalars import EpochMillis, Metrics
 from app.history.columns import Fill
-from app.history.machines import FleetState, Liveness, judge_liveness
+from app.history.machines import FleetState, judge_machine
 from app.history.pages import MEASUREMENTS, Clause, Page, PageRequest, TableShape, count_rows
 from app.history.series import Aggregate, Resolution, SeriesColumns, SeriesQuestion
 from app.ingest.merge import OnConflict
 from app.ingest.refusal import Rejection as RefusedReading
 from app.ingest.writer import IngestResult as WrittenResult
+from app.liveness.pulse import Liveness
 from app.migrations.state import MigrationState
 from app.reading import StoredReading, decode_reading
 from app.registry import StoredMachine
@@ -175,8 +176,12 @@ class Machine:
     @strawberry.field
     async def liveness(self, info: Info) -> Liveness:
         reading = await info.context.loaders.latest.load(self.machine_id)
-        last_seen_at = None if reading is None else reading.timestamp
-        return judge_liveness(last_seen_at, info.context.now, info.context.rooms.liveness)
+        if reading is None:
+            return Liveness.NEVER_SEEN
+        pulse = await info.context.loaders.pulse.load(self.machine_id)
+        return judge_machine(
+            pulse, reading.timestamp, reading.created_at, info.context.now, info.context.rooms.liveness
+        )
 
     @strawberry.field(description="Newest by event time, never overwritten by a reading that arrives late.")
     async def latest(self, info: Info) -> Measurement | None:

@@ -7,30 +7,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from datetime import datetime, timedelta
-from enum import Enum
+from datetime import datetime
 
 import msgspec
 
 from app.database import Connection, Database
 from app.errors import NotFound
+from app.liveness.pulse import Liveness, LivenessLimits, Pulse, judge_liveness
+from app.liveness.pulses import find_pulses, find_watched
 from app.reading import StoredReading, decode_reading
-
-
-class Liveness(Enum):
-    """How long ago the newest reading was: LIVE, STALE or SILENT by the settings, NEVER_SEEN without any."""
-
-    LIVE = "LIVE"
-    STALE = "STALE"
-    SILENT = "SILENT"
-    NEVER_SEEN = "NEVER_SEEN"
-
-
-class LivenessLimits(msgspec.Struct, frozen=True):
-    """AURUM_STALE_AFTER and AURUM_SILENT_AFTER."""
-
-    stale_after: timedelta
-    silent_after: timedelta
 
 
 class FleetState(msgspec.Struct, frozen=True):
@@ -40,16 +25,6 @@ class FleetState(msgspec.Struct, frozen=True):
     operational: int
     liveness: dict[Liveness, int]
     last_seen_at: datetime | None
-
-
-def judge_liveness(last_seen_at: datetime | None, now: datetime, limits: LivenessLimits) -> Liveness:
-    """The liveness of a machine whose newest reading was taken at `last_seen_at`."""
-    if last_seen_at is None:
-        return Liveness.NEVER_SEEN
-    age = now - last_seen_at
-    if age > limits.silent_after:
-        return Liveness.SILENT
-    return Liveness.STALE if age > limits.stale_after else Liveness.LIVE
 
 
 async def require_machines(connection: Connection, machine_ids: Sequence[str], *, field: str) -> None:
@@ -63,6 +38,23 @@ async def require_machines(connection: Connection, machine_ids: Sequence[str], *
     )
     if missing is not None:
         raise NotFound(f"No machine {missing!r} is registered.", field=field)
+
+
+async def find_machine_pulses(database: Database, machine_ids: Sequence[str]) -> dict[str, Pulse]:
+    """What was learned of those of the machines of which anything was."""
+    async with database.connection() as connection:
+        return await find_pulses(connection, machine_ids)
+
+
+def judge_machine(
+    pulse: Pulse | None, taken_at: datetime | None, arrived_at: datetime | None, now: datetime, limits: LivenessLimits
+) -> Liveness:
+    """The liveness of a machine by what was learned of it and by its newest reading, which may be newer than that."""
+    if taken_at is None or arrived_at is None:
+        return Liveness.NEVER_SEEN
+    known = pulse or Pulse()
+    seen_at = max(known.seen_at, known.correct(taken_at, arrived_at))
+    return judge_liveness(seen_at, known.usual_interval, now, limits)
 
 
 async def find_latest(database: Database, machine_ids: Sequence[str]) -> dict[str, StoredReading]:
@@ -88,18 +80,21 @@ async def find_fleet(database: Database, now: datetime, limits: LivenessLimits) 
     async with database.connection() as connection:
         rows = await connection.fetch(
             """
-            SELECT operational, newest.timestamp AS last_seen_at
+            SELECT machine_id, operational, newest.timestamp, newest.created_at
             FROM machines LEFT JOIN LATERAL (
-              SELECT timestamp FROM raw_measurements
+              SELECT timestamp, created_at FROM raw_measurements
               WHERE raw_measurements.machine_id = machines.machine_id
               ORDER BY timestamp DESC LIMIT 1
             ) AS newest ON true
             """
         )
-    liveness = Counter(judge_liveness(row["last_seen_at"], now, limits) for row in rows)
+        pulses = {machine.machine_id: machine.pulse for machine in await find_watched(connection)}
+    liveness = Counter(
+        judge_machine(pulses.get(row["machine_id"]), row["timestamp"], row["created_at"], now, limits) for row in rows
+    )
     return FleetState(
         machines=len(rows),
         operational=sum(row["operational"] for row in rows),
         liveness={kind: liveness[kind] for kind in Liveness},
-        last_seen_at=max((row["last_seen_at"] for row in rows if row["last_seen_at"]), default=None),
+        last_seen_at=max((row["timestamp"] for row in rows if row["timestamp"]), default=None),
     )

@@ -74,8 +74,11 @@ async def test_psql_makes_the_runner_s_database_of_the_committed_script(empty: C
         "alerts",
         "esg_records",
         "features",
+        "file_loads",
+        "machine_pulses",
         "machines",
         "outbox",
+        "outbox_readers",
         "predictions",
         "raw_measurements",
     ]
