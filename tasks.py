@@ -13,7 +13,8 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
-from datetime import timedelta, tzinfo
+from datetime import timedelta
+from enum import Enum
 from pathlib import Path
 from textwrap import shorten
 from typing import TYPE_CHECKING, TypeVar
@@ -22,21 +23,22 @@ import msgspec
 from invoke.context import Context
 from invoke.tasks import task
 
+from app.backfill.layout import LoadOptions, Shape, read_renames
+from app.backfill.loader import MOST_SHOWN, LoadSummary, load_file
+from app.backfill.refused import name_refused
+from app.backfill.rows import Source
 from app.console import complain, say, show_progress
 from app.database import Database, connect, explain_refusal
 from app.embedded import open_embedded
-from app.errors import AlreadyExists, AurumError, InvalidInput, MigrationRefused, SettingsError, StartupRefused
+from app.errors import AurumError, InvalidInput, MigrationRefused, SettingsError, StartupRefused
 from app.ingest.backlog import Backlog
-from app.ingest.loader import BATCH, LoadSummary, check_csv, read_timezone
-from app.ingest.loader import load_csv as load_csv_file
-from app.ingest.message import Limits
+from app.ingest.merge import OnConflict
 from app.ingest.writer import Writer
 from app.migrations.history import HistoryLine, read_history
 from app.migrations.losses import count_losses
 from app.migrations.runner import Terminal, apply_migrations, catch_up, reverse_migrations
 from app.migrations.state import MigrationState, list_migrations, read_state, require_order, require_schema
 from app.piccolo_app import APP_CONFIG
-from app.registry import register_machine
 from app.settings import Settings, load_settings
 from app.simulator.faults import Fault
 
@@ -44,12 +46,12 @@ if TYPE_CHECKING:
     from app.timescale.drafts import Draft
 
 Number = TypeVar("Number", int, float)
+Choice = TypeVar("Choice", bound=Enum)
 
 ROOT = Path(__file__).parent
 TABLES = [table._meta.tablename for table in APP_CONFIG.table_classes]
 SCHEMA_FILE = ROOT / "schema.graphql"
 SNAPSHOT_FOLDER = ROOT / "docs"
-MOST_REFUSED_SHOWN = 20
 FILE_PATIENCE = timedelta(minutes=10)  # with a database that is slow or away: a file can wait, as no client would
 
 TERMINAL = Terminal(say, complain, show_progress)
@@ -201,65 +203,143 @@ def _read_fault(name: str) -> Fault:
         raise SettingsError(f"There is no fault {name!r}: choose one of {FAULTS}.") from error
 
 
-@task(
-    help={
-        "file": "a CSV file: a column `timestamp`, and a column per metric under its name",
-        "machine": "the id of the machine that it is about",
-        "timezone": "of timestamps without an offset: an IANA name",
-        "machine-type": "of a machine that isn't registered yet",
-        "location": "of a machine that isn't registered yet",
-    }
-)
+_LOAD_HELP = {
+    "file": "the file",
+    "machine": "the id of the machine that all of it is about",
+    "machine-column": "the column that tells the machine; by default machine_id or machine",
+    "timestamp-column": "the column that tells the time; by default timestamp",
+    "timezone": "of timestamps without an offset: an IANA name",
+    "layout": "wide, a column per metric; long, a row per value in the columns metric and value; auto goes by the columns",
+    "columns": "OLD=NEW,...: columns under other names; OLD= ignores one",
+    "on-conflict": "which value of a stored metric stays: keep or overwrite",
+    "machine-type": "of machines that aren't registered yet",
+    "location": "of machines that aren't registered yet",
+}
+
+
+@task(help=_LOAD_HELP)
 def load_csv(
     _: Context,
     file: str,
-    machine: str,
+    machine: str = "",
+    machine_column: str = "",
+    timestamp_column: str = "",
     timezone: str = "UTC",
+    layout: str = "auto",
+    columns: str = "",
+    on_conflict: str = "keep",
     machine_type: str = "unspecified",
     location: str = "unspecified",
 ) -> None:
-    """Loads a CSV file of readings into the database."""
+    """Loads a CSV file of readings into the database; goes on where it was cut off."""
+    from app.backfill.csv_file import CsvFile
+
     with report_errors():
+        options = _read_load_options(machine, machine_column, timestamp_column, timezone, layout, columns, on_conflict)
         settings = load_settings()
-        zone = read_timezone(timezone)
-        with open_piccolo():
-            if settings.database_url is None:
-                migrate_forwards()
-            summary = asyncio.run(_load_csv(settings, Path(file), machine, zone, (machine_type, location)))
-        say(
-            f"{summary.rows:,} rows: {summary.accepted:,} accepted, {summary.duplicates:,} duplicates, "
-            f"{summary.conflicts:,} conflicts, {len(summary.rejected):,} rejected."
-        )
-        say(f"Timestamps without an offset were taken as {timezone}.")
-        if summary.rejected:
-            for row in summary.rejected[:MOST_REFUSED_SHOWN]:
-                complain(f"line {row.line}: {row.message}")
-            if len(summary.rejected) > MOST_REFUSED_SHOWN:
-                complain(f"... and {len(summary.rejected) - MOST_REFUSED_SHOWN:,} more.")
-            sys.exit(1)
+        source = CsvFile(Path(file).resolve(), options, settings.max_metrics)
+        _load(settings, source, options, (machine_type, location))
 
 
-async def _load_csv(
-    settings: Settings, path: Path, machine_id: str, zone: tzinfo, described: tuple[str, str]
+@task(help=_LOAD_HELP)
+def load_parquet(
+    _: Context,
+    file: str,
+    machine: str = "",
+    machine_column: str = "",
+    timestamp_column: str = "",
+    timezone: str = "UTC",
+    layout: str = "auto",
+    columns: str = "",
+    on_conflict: str = "keep",
+    machine_type: str = "unspecified",
+    location: str = "unspecified",
+) -> None:
+    """Loads a Parquet file of readings into the database; goes on where it was cut off."""
+    from app.backfill.parquet_file import ParquetFile
+
+    with report_errors():
+        options = _read_load_options(machine, machine_column, timestamp_column, timezone, layout, columns, on_conflict)
+        settings = load_settings()
+        source = ParquetFile(Path(file).resolve(), options, settings.max_metrics)
+        _load(settings, source, options, (machine_type, location))
+
+
+def _read_load_options(
+    machine: str,
+    machine_column: str,
+    timestamp_column: str,
+    timezone: str,
+    layout: str,
+    columns: str,
+    on_conflict: str,
+) -> LoadOptions:
+    return LoadOptions(
+        machine_id=machine or None,
+        machine_column=machine_column or None,
+        timestamp_column=timestamp_column or None,
+        shape=_read_choice("layout", layout, Shape),
+        columns=read_renames(columns) if columns else {},
+        timezone=timezone,
+        on_conflict=_read_choice("on-conflict", on_conflict.upper(), OnConflict),
+    )
+
+
+def _read_choice(name: str, text: str, kind: type[Choice]) -> Choice:
+    try:
+        return kind(text)
+    except ValueError as error:
+        choices = ", ".join(choice.value.lower() for choice in kind)
+        raise InvalidInput(f"--{name} is {text.lower()!r}: choose one of {choices}.") from error
+
+
+def _load(settings: Settings, source: Source, options: LoadOptions, described: tuple[str, str]) -> None:
+    with open_piccolo():
+        if settings.database_url is None:
+            migrate_forwards()
+        summary = asyncio.run(_load_file(settings, source, options, described))
+    _show_load(source, options, summary)
+    if summary.progress.rejected:
+        sys.exit(1)
+
+
+def _show_load(source: Source, options: LoadOptions, summary: LoadSummary) -> None:
+    progress = summary.progress
+    if summary.resumed_after:
+        say(f"Went on after {source.place_name} {summary.resumed_after:,}, where an earlier load was cut off.")
+    if summary.registered:
+        more = len(summary.registered) - MOST_SHOWN
+        names = ", ".join(sorted(summary.registered)[:MOST_SHOWN]) + (f" and {more:,} more" if more > 0 else "")
+        say(f"Registered {names}, which {'was' if len(summary.registered) == 1 else 'were'} new.")
+    say(
+        f"{progress.rows:,} rows: {progress.accepted:,} accepted, {progress.duplicates:,} duplicates, "
+        f"{progress.conflicts:,} conflicts, {progress.rejected:,} rejected."
+    )
+    say(f"Timestamps without an offset were taken as {options.timezone}.")
+    if not progress.rejected:
+        return
+    reasons = sorted(progress.refused.items(), key=lambda item: (-item[1], item[0].value))
+    say(f"Rejected: {', '.join(f'{count:,} {code.value}' for code, count in reasons)}.")
+    say(f"The rejected rows are in {name_refused(source.path)}.")
+    for row in summary.shown:
+        complain(f"{source.place_name} {row.place}: {row.refusal.message}")
+    if progress.rejected > len(summary.shown):
+        complain(f"... and {progress.rejected - len(summary.shown):,} more.")
+
+
+async def _load_file(
+    settings: Settings, source: Source, options: LoadOptions, described: tuple[str, str]
 ) -> LoadSummary:
-    check_csv(path)
     async with open_database(settings) as database:
-        try:
-            await register_machine(machine_id, *described)
-            say(f"Registered {machine_id}, which was new.")
-        except AlreadyExists:
-            say(f"{machine_id} is registered already.")
-        with show_progress(f"Loading {path.name}", "bytes") as bar:
-            backlog = Backlog(settings.ingest_queue_bytes)
-            writer = Writer(database, backlog, FILE_PATIENCE)
-            limits = Limits(BATCH, settings.max_metrics)
-            return await load_csv_file(writer, limits, path, machine_id, zone, bar)
+        writer = Writer(database, Backlog(settings.ingest_queue_bytes), FILE_PATIENCE)
+        with show_progress(f"Loading {source.path.name}", "rows") as bar:
+            return await load_file(database, writer, source, options, settings.max_metrics, described, bar)
 
 
 @asynccontextmanager
 async def open_database(settings: Settings) -> AsyncIterator[Database]:
     """The database that `open_piccolo` named, with its schema checked."""
-    database = Database(timescale=settings.timescale.value, pool_size=2, statement_timeout=settings.statement_timeout)
+    database = Database(timescale=settings.timescale.value, pool_size=4, statement_timeout=settings.statement_timeout)
     await database.open(os.environ["DATABASE_URL"])
     try:
         database.bind(APP_CONFIG.table_classes)

@@ -9,10 +9,12 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Protocol
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
 _QUIET_INTERVAL = 5.0  # seconds between lines where there is no terminal
 
@@ -30,6 +32,14 @@ def complain(text: str) -> None:
     print(text, file=sys.stderr, flush=True)  # noqa: T201 - a command line prints
 
 
+class _RateColumn(ProgressColumn):
+    """How many of them a second, of late."""
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text("" if speed is None else f"{speed:,.0f}/s")
+
+
 class Bar(Protocol):
     """Moves the bar to `done` of `total`."""
 
@@ -38,11 +48,18 @@ class Bar(Protocol):
 
 @contextmanager
 def show_progress(label: str, unit: str) -> Iterator[Bar]:
-    """A bar with the time that is left; it is gone when the block ends."""
+    """A bar with the rate and the time that is left; it is gone when the block ends."""
     if not console.is_terminal:
         yield _make_line_printer(label, unit)
         return
-    columns = (TextColumn(label), BarColumn(), MofNCompleteColumn(), TextColumn(unit), TimeRemainingColumn())
+    columns = (
+        TextColumn(label),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn(unit),
+        _RateColumn(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task(label, total=None)
 
@@ -53,13 +70,16 @@ def show_progress(label: str, unit: str) -> Iterator[Bar]:
 
 
 def _make_line_printer(label: str, unit: str) -> Bar:
-    latest = time.monotonic()
+    latest, before = time.monotonic(), 0
 
     def move(done: int, total: int) -> None:
-        nonlocal latest
+        nonlocal latest, before
+        before = before or done  # what was done before, by a run that was cut off, is no rate of this one
         now = time.monotonic()
         if now - latest >= _QUIET_INTERVAL:
-            latest = now
-            say(f"{label}: {done:,} of {total:,} {unit}")
+            rate = (done - before) / (now - latest)
+            left = f", {timedelta(seconds=round((total - done) / rate))} left" if rate > 0 else ""
+            latest, before = now, done
+            say(f"{label}: {done:,} of {total:,} {unit}, {rate:,.0f}/s{left}")
 
     return move
