@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 import asyncpg
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app import main
@@ -126,6 +126,7 @@ def test_old_readings_beside_live_ones_change_nothing() -> None:
 rhythms = st.integers(MINUTE // 2, 24 * HOUR)
 
 
+@settings(deadline=None)
 @given(
     packets=st.lists(st.tuples(st.integers(0, 10 * MINUTE), st.integers(-HOUR, HOUR)), min_size=1, max_size=80),
     cut=st.integers(0, 80),
@@ -144,6 +145,7 @@ def test_what_is_learned_does_not_depend_on_how_the_packets_are_cut(packets: lis
     assert len(whole.packets) <= KEPT
 
 
+@settings(deadline=None)
 @given(rhythm=rhythms, lag=st.integers(-5 * MINUTE, 400 * 24 * HOUR), chance=st.randoms(use_true_random=False))
 def test_a_wrong_clock_is_learned_to_within_the_jitter(rhythm: int, lag: int, chance: Any) -> None:
     jitter = min(rhythm // 10, 10 * MINUTE)
@@ -159,6 +161,7 @@ def test_a_wrong_clock_is_learned_to_within_the_jitter(rhythm: int, lag: int, ch
     assert pulse.usual_interval == timedelta(microseconds=rhythm)
 
 
+@settings(deadline=None)
 @given(
     rhythm=rhythms,
     speed=st.integers(2, 10_000),
@@ -176,6 +179,7 @@ def test_what_is_sent_faster_than_it_was_taken_is_no_wrong_clock(
     assert pulse.clock_lag == timedelta(0)
 
 
+@settings(deadline=None)
 @given(rhythm=rhythms, outages=st.sets(st.integers(1, KEPT - 1), max_size=3), length=st.integers(1, 30 * 24 * HOUR))
 def test_up_to_three_outages_leave_the_usual_interval_as_it_was(rhythm: int, outages: set[int], length: int) -> None:
     arrived = to_microseconds(START)

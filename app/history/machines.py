@@ -53,8 +53,7 @@ def judge_machine(
     if taken_at is None or arrived_at is None:
         return Liveness.NEVER_SEEN
     known = pulse or Pulse()
-    seen_at = max(known.seen_at, known.correct(taken_at, arrived_at))
-    return judge_liveness(seen_at, known.usual_interval, now, limits)
+    return judge_liveness(known.find_seen_at(taken_at, arrived_at), known.usual_interval, now, limits)
 
 
 async def find_latest(database: Database, machine_ids: Sequence[str]) -> dict[str, StoredReading]:

@@ -7,12 +7,14 @@ lag is the one less the other, both in microseconds since 1970; a clock that is 
                     half of the lags spreads over at most a quarter of the time over which the middle half of the event
                     times does. Otherwise what was learned before, and at first nothing. So old readings that are
                     loaded late, which come faster than they were taken, are never mistaken for a wrong clock.
-    seen at         the latest of event time + clock lag over all packets, of each at most its arrival.
+    seen at         the latest of event time + clock lag over all packets and of the newest reading, of each at most its
+                    arrival.
     usual interval  the 0.9 quantile of the gaps between the event times of the packets that came in time (at most
                     SILENT's floor after they were taken, by the corrected clock), the longest gap left out; where there are fewer
                     than 4 gaps, what was learned before.
 
-Of the packets the 32 newest are kept, at least an eighth of STALE's floor apart: rhythms below it make no difference.
+Packets that arrive within an eighth of STALE's floor after another are passed over: rhythms below it make no difference, and
+what is known of a machine needs to be written once in that time. Of the others the 32 newest are kept.
 """
 
 from __future__ import annotations
@@ -70,9 +72,9 @@ class Pulse(msgspec.Struct, frozen=True):
     clock_lag: timedelta = timedelta(0)
     seen_at: datetime = datetime.min.replace(tzinfo=UTC)
 
-    def correct(self, taken_at: datetime, arrived_at: datetime) -> datetime:
-        """When a reading was taken, by the service's clock: its own time with the lag made good, at most its arrival."""
-        return min(taken_at + self.clock_lag, arrived_at)
+    def find_seen_at(self, taken_at: datetime, arrived_at: datetime) -> datetime:
+        """When the machine was last heard, by the service's clock, given when its newest reading was taken and arrived."""
+        return max(self.seen_at, min(taken_at + self.clock_lag, arrived_at))
 
 
 def learn_pulse(pulse: Pulse, arriving: Iterable[Packet], limits: LivenessLimits) -> Pulse:
@@ -82,15 +84,14 @@ def learn_pulse(pulse: Pulse, arriving: Iterable[Packet], limits: LivenessLimits
     seen = to_microseconds(pulse.seen_at)
     spacing = limits.stale_after // _MICROSECOND // 8
     for packet in arriving:
-        if not packets or packet.arrived - packets[-1].arrived >= spacing:
-            packets.append(packet)
-            del packets[:-KEPT]
-            lag = _learn_lag(packets[-JUDGED:], lag)
-            usual = _learn_interval(packets, lag, limits) or usual
-            # With the lag that is known now: a clock that has just been set back is corrected for what it sent since.
-            seen = max(seen, *(_correct(each, lag) for each in packets[-JUDGED:]))
-        else:
-            seen = max(seen, _correct(packet, lag))
+        if packets and packet.arrived - packets[-1].arrived < spacing:
+            continue
+        packets.append(packet)
+        del packets[:-KEPT]
+        lag = _learn_lag(packets[-JUDGED:], lag)
+        usual = _learn_interval(packets, lag, limits) or usual
+        # With the lag that is known now: a clock that has just been set back is corrected for what it sent since.
+        seen = max(seen, *(_correct(each, lag) for each in packets[-JUDGED:]))
     return Pulse(
         packets=tuple(packets),
         usual_interval=usual,

@@ -77,15 +77,23 @@ async def mark_silent(connection: Connection, machine_ids: Iterable[str], since:
 
 async def find_unknown_pulses(connection: Connection) -> dict[str, Pulse]:
     """What their newest readings alone say of machines of which nothing was learned."""
+    rows = await connection.fetch("SELECT machine_id FROM machines EXCEPT SELECT machine_id FROM machine_pulses")
+    newest = await find_newest(connection, [row["machine_id"] for row in rows])
+    return {machine_id: Pulse(seen_at=Pulse().find_seen_at(*instants)) for machine_id, instants in newest.items()}
+
+
+async def find_newest(connection: Connection, machine_ids: Sequence[str]) -> dict[str, tuple[datetime, datetime]]:
+    """When the newest reading of each machine that has one was taken, and when it arrived."""
     rows = await connection.fetch(
         """
-        SELECT machine_id, least(newest.timestamp, newest.created_at) AS seen_at
-        FROM machines CROSS JOIN LATERAL (
+        SELECT asked.machine_id, newest.timestamp, newest.created_at
+        FROM unnest($1::text[]) AS asked (machine_id)
+        CROSS JOIN LATERAL (
           SELECT timestamp, created_at FROM raw_measurements
-          WHERE raw_measurements.machine_id = machines.machine_id
+          WHERE raw_measurements.machine_id = asked.machine_id
           ORDER BY timestamp DESC LIMIT 1
         ) AS newest
-        WHERE NOT EXISTS (SELECT FROM machine_pulses WHERE machine_pulses.machine_id = machines.machine_id)
-        """
+        """,
+        list(machine_ids),
     )
-    return {row["machine_id"]: Pulse(seen_at=row["seen_at"]) for row in rows}
+    return {row["machine_id"]: (row["timestamp"], row["created_at"]) for row in rows}
