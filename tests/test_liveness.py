@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app import main
+from app import instants, main
 from app.database import Database
 from app.events.outbox import CHANNEL
 from app.instants import to_microseconds
@@ -408,3 +408,61 @@ async def test_two_services_tell_of_a_machine_that_stops_and_comes_back(
         await first.ingest(reading())
         assert (await wait_for(3))[:2] == ["SILENT", "LIVE"]
     assert [change[1] for change in await told(connection)] == ["SILENT", "LIVE", "SILENT"]
+
+
+@pytest.fixture
+def looks(monkeypatch: pytest.MonkeyPatch) -> asyncio.Semaphore:
+    """Released after each look of the services of this process, which look much more often than they would."""
+    done = asyncio.Semaphore(0)
+
+    async def look_and_tell(database: Database, limits: LivenessLimits) -> None:
+        await watcher.look_now(database, limits)
+        done.release()
+
+    monkeypatch.setattr(main, "WATCHING_INTERVAL", 0.05)
+    monkeypatch.setattr(main, "look_now", look_and_tell)
+    return done
+
+
+async def wait_for_looks(looks: asyncio.Semaphore, count: int) -> None:
+    """That many that begin from now on; those that are done or under way may not have seen what was just stored."""
+    while not looks.locked():
+        await looks.acquire()
+    async with asyncio.timeout(20):
+        for _ in range(count + 2):
+            await looks.acquire()
+
+
+async def test_services_that_are_started_again_tell_what_is_new_and_no_more(
+    database_url: str, connection: Connection, looks: asyncio.Semaphore
+) -> None:
+    short = {"AURUM_STALE_AFTER": "PT0.5S", "AURUM_SILENT_AFTER": "PT1S"}
+    async with run_service(database_url, **short) as service:
+        await service.register("A")
+        await service.ingest({"machine_id": "A", "timestamp": datetime.now(UTC).isoformat(), "metrics": {"a": 1}})
+        await wait_for_looks(looks, 1)
+    async with run_service(database_url, **short), run_service(database_url, **short):
+        async with asyncio.timeout(20):
+            while not await told(connection):
+                await looks.acquire()
+    async with run_service(database_url, **short) as service, run_service(database_url, **short):
+        await wait_for_looks(looks, 4)
+        assert (await show(service))[0] == {"A": "SILENT"}
+    assert [change[:2] for change in await told(connection)] == [("A", "SILENT")]
+
+
+async def test_a_service_whose_clock_is_an_hour_wrong_tells_of_no_silence(
+    database_url: str, connection: Connection, looks: asyncio.Semaphore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Ahead(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> Any:
+            return datetime.now(tz) + timedelta(hours=1)
+
+    monkeypatch.setattr(instants, "datetime", Ahead)
+    async with run_service(database_url) as service:
+        await service.register("A")
+        await service.ingest({"machine_id": "A", "timestamp": datetime.now(UTC).isoformat(), "metrics": {"a": 1}})
+        await wait_for_looks(looks, 2)
+    assert await connection.fetchval("SELECT silent_since FROM machine_pulses WHERE machine_id = 'A'") is None
+    assert await told(connection) == []
