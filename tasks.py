@@ -12,7 +12,7 @@ import shlex
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from datetime import timedelta
 from enum import Enum
 from pathlib import Path
@@ -294,13 +294,27 @@ def _read_choice(name: str, text: str, kind: type[Choice]) -> Choice:
 
 
 def _load(settings: Settings, source: Source, options: LoadOptions, described: tuple[str, str]) -> None:
-    with open_piccolo():
+    with closing(source), _name_options(), open_piccolo():
         if settings.database_url is None:
             migrate_forwards()
         summary = asyncio.run(_load_file(settings, source, options, described))
     _show_load(source, options, summary)
     if summary.progress.rejected:
         sys.exit(1)
+
+
+@contextmanager
+def _name_options() -> Iterator[None]:
+    """Has an error name the option that is to blame, where it names the argument of the registry."""
+    try:
+        yield
+    except InvalidInput as error:
+        option = {"machineId": "--machine", "machineType": "--machine-type", "location": "--location"}.get(
+            error.field or ""
+        )
+        if error.field is None or option is None:
+            raise
+        raise InvalidInput(str(error).replace(error.field, option, 1)) from error
 
 
 def _show_load(source: Source, options: LoadOptions, summary: LoadSummary) -> None:
@@ -331,7 +345,7 @@ async def _load_file(
     settings: Settings, source: Source, options: LoadOptions, described: tuple[str, str]
 ) -> LoadSummary:
     async with open_database(settings) as database:
-        writer = Writer(database, Backlog(settings.ingest_queue_bytes), FILE_PATIENCE)
+        writer = Writer(database, Backlog(sys.maxsize), FILE_PATIENCE)  # a batch at a time is bound enough
         with show_progress(f"Loading {source.path.name}", "rows") as bar:
             return await load_file(database, writer, source, options, settings.max_metrics, described, bar)
 

@@ -10,12 +10,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any, TypeAlias
 
 import msgspec
 
+from app.backfill.outages import wait_for_database
 from app.backfill.rows import Given, Refusal
-from app.database import Connection
+from app.database import Connection, Database
 from app.ingest.merge import OnConflict
 from app.ingest.message import Limits, Submission, read_objects
 from app.ingest.refusal import MOST_TOLD, Rejection
@@ -82,9 +84,9 @@ class Committer:
     """Commits the rows of a file. A reading may have `most_metrics`."""
 
     def __init__(
-        self, connection: Connection, writer: Writer, most_metrics: int, on_conflict: OnConflict, register: Register
+        self, database: Database, writer: Writer, most_metrics: int, on_conflict: OnConflict, register: Register
     ) -> None:
-        self._connection = connection
+        self._database = database
         self._writer = writer
         # Of more rows in one submission not every refused one would be told.
         self._limits = Limits(MOST_TOLD, most_metrics)
@@ -96,12 +98,17 @@ class Committer:
         counts = Counts(0, 0, 0, {index: row for index, row in enumerate(given) if isinstance(row, Refusal)})
         groups, singles = grouped.groups, grouped.singles
         if groups:
-            for key in await _find_stored(self._connection, list(groups)):
+            stored = await wait_for_database(partial(self._find_stored, list(groups)), self._writer.patience)
+            for key in stored:
                 singles = singles + groups.pop(key).rows
             singles = singles + await self._commit_groups(groups, counts)
         if singles:
             await self._commit_singles(given, sorted(singles), counts)
         return counts
+
+    async def _find_stored(self, keys: list[Key]) -> list[Key]:
+        async with self._database.connection() as connection:
+            return await _find_stored(connection, keys)
 
     async def _commit_groups(self, groups: dict[Key, Group], counts: Counts) -> list[int]:
         """Commits the groups as readings; returns the rows that have to be looked at one by one."""

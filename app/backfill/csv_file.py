@@ -24,7 +24,7 @@ from app.instants import EPOCH
 
 LONGEST_LINE = 1024 * 1024  # bytes
 _BOM = b"\xef\xbb\xbf"
-_OTHER_BOMS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
+_UTF_16_BOMS = (b"\xff\xfe", b"\xfe\xff")
 
 
 class CsvBatch(msgspec.Struct, frozen=True):
@@ -109,12 +109,17 @@ class CsvFile:
 
     def _read_header(self) -> list[str]:
         raw = self._file.readline(LONGEST_LINE)
-        if encoding := _OTHER_BOMS.get(raw[:2]):
-            raise InvalidInput(f"{self.path} is in {encoding}: save it in UTF-8.")
+        if raw.startswith(_UTF_16_BOMS):
+            raise InvalidInput(f"{self.path} is in UTF-16: save it in UTF-8.")
         try:
             columns = [name.strip() for name in _split(raw.removeprefix(_BOM).decode().rstrip("\r\n"))]
         except (csv.Error, UnicodeDecodeError) as error:
             raise InvalidInput(f"The first line of {self.path} is not CSV in UTF-8: {error}.") from error
+        if len(columns) == 1 and (mark := next((mark for mark in ";\t|" if mark in columns[0]), "")):
+            raise InvalidInput(
+                f"The first line of {self.path} parts its columns by {mark!r}: part them by commas, and write decimal "
+                "points."
+            )
         if not columns:
             raise InvalidInput(f"The first line of {self.path} is empty: it must name the columns, parted by commas.")
         return columns

@@ -66,7 +66,7 @@ def read_timezone(name: str) -> ZoneInfo:
     try:
         return ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError) as error:
-        raise InvalidInput(f"{name!r} is not a time zone: use an IANA name such as UTC or Europe/Madrid.") from error
+        raise InvalidInput(f"--timezone is {name!r}: give an IANA name, such as UTC or Europe/Madrid.") from error
 
 
 def read_renames(text: str) -> dict[str, str]:

@@ -2,25 +2,26 @@
 
 Arrives: a file that is open, and how it's to be read. Leaves: what became of each row, and beside the file those that were
 refused. Fails: InvalidInput when the file can't be read on, and what Writer raises; what was committed before stays, and
-loading the file again goes on behind it.
+loading the file again goes on behind it. A database that goes away is waited for as long as the writer waits.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TypeAlias
 
 import msgspec
 
 from app.backfill.commit import Committer, Grouped, group_rows
 from app.backfill.layout import LoadOptions
+from app.backfill.outages import FileLock, wait_for_database
 from app.backfill.progress import Progress, compute_fingerprint, find_load, find_loads_of, store_progress
 from app.backfill.refused import RefusedFile, RefusedRow, name_refused
 from app.backfill.rows import Batch, Source, open_failed
-from app.database import Connection, Database
+from app.database import Database
 from app.errors import AlreadyExists, InvalidInput
 from app.ingest.writer import Writer
 from app.registry import find_machines, register_machine
@@ -29,9 +30,6 @@ MOST_SHOWN = 20  # refused rows of a summary
 
 # Takes rows that are done, and of about how many.
 Report: TypeAlias = Callable[[int, int], None]
-
-# Whoever loads a file holds this lock with a number of the file's; any number will do.
-_LOCK = 472_720
 
 
 class LoadSummary(msgspec.Struct):
@@ -60,29 +58,14 @@ async def load_file(
         fingerprint = await asyncio.to_thread(compute_fingerprint, source.path, options)
     except OSError as error:
         raise open_failed(source.path, error) from error
-    async with _hold_file(database, source, fingerprint) as connection:
-        load = _Load(connection, writer, source, options, most_metrics, described, fingerprint)
-        return await load.run(report)
-
-
-@asynccontextmanager
-async def _hold_file(database: Database, source: Source, fingerprint: str) -> AsyncIterator[Connection]:
-    """A connection that holds the lock of this file: two loads of one file would write its refused rows together."""
-    key = int(fingerprint[:7], 16)
-    async with database.connection() as connection:
-        if not await connection.fetchval("SELECT pg_try_advisory_lock($1, $2)", _LOCK, key):
-            raise InvalidInput(f"{source.path} is being loaded already, by another process.")
-        try:
-            yield connection
-        finally:
-            if not connection.is_closed():
-                await connection.execute("SELECT pg_advisory_unlock($1, $2)", _LOCK, key)
+    load = _Load(database, writer, source, options, most_metrics, described, fingerprint)
+    return await load.run(report)
 
 
 class _Load:
     def __init__(
         self,
-        connection: Connection,
+        database: Database,
         writer: Writer,
         source: Source,
         options: LoadOptions,
@@ -90,26 +73,41 @@ class _Load:
         described: tuple[str, str],
         fingerprint: str,
     ) -> None:
-        self._connection = connection
+        self._database = database
+        self._patience = writer.patience
         self._source = source
         self._options = options
         self._described = described
         self._fingerprint = fingerprint
+        self._lock = FileLock(database, source.path, fingerprint)
         self._refused = RefusedFile(name_refused(source.path), source.columns, source.place_name)
-        self._committer = Committer(connection, writer, most_metrics, options.on_conflict, self._register)
+        self._committer = Committer(database, writer, most_metrics, options.on_conflict, self._register)
         self._known: set[str] = set()
         self._summary = LoadSummary()
 
     async def run(self, report: Report) -> LoadSummary:
-        summary = self._summary
-        stored = await find_load(self._connection, self._fingerprint)
-        resumed = self._refused.begin(stored, await find_loads_of(self._connection, self._source.path))
+        try:
+            await self._lock.take()
+            await self._begin()
+            await self._load(report)
+            await self._remember(finished=True)
+        finally:
+            await self._lock.release()
+        return self._summary
+
+    async def _begin(self) -> None:
+        async with self._database.connection() as connection:
+            stored = await find_load(connection, self._fingerprint)
+            known = await find_loads_of(connection, self._source.path)
+        resumed = self._refused.begin(stored, known)
         if resumed is not None:
-            summary.progress, summary.resumed_after = resumed, resumed.position.place
+            self._summary.progress, self._summary.resumed_after = resumed, resumed.position.place
         await self._remember(finished=False)
         if self._options.machine_id is not None:
             await self._register({self._options.machine_id})
-        batches = self._source.read(summary.progress.position)
+
+    async def _load(self, report: Report) -> None:
+        batches = self._source.read(self._summary.progress.position)
         present = await asyncio.to_thread(_read_next, batches, self._source.is_long)
         while present is not None:
             # While the database takes one batch, the next one is read.
@@ -118,13 +116,14 @@ class _Load:
                 await self._commit(*present)
             finally:
                 await asyncio.wait([upcoming])
-            report(summary.progress.rows, self._source.estimate_rows(summary.progress.position))
+            progress = self._summary.progress
+            report(progress.rows, self._source.estimate_rows(progress.position))
             present = upcoming.result()
-        await self._remember(finished=True)
-        return summary
 
     async def _commit(self, batch: Batch, grouped: Grouped) -> None:
         counts = await self._committer.commit(batch.given, grouped)
+        if await wait_for_database(self._lock.take, self._patience):
+            await wait_for_database(self._require_sole, self._patience)
         refusals = counts.refusals
         rows = [RefusedRow(batch.places[index], batch.show_cells(index), refusals[index]) for index in sorted(refusals)]
         self._refused.append(rows)
@@ -142,22 +141,33 @@ class _Load:
         )
         await self._remember(finished=False)
 
+    async def _require_sole(self) -> None:
+        """Raises InvalidInput when another process has loaded the file while its lock was lost."""
+        async with self._database.connection() as connection:
+            if await find_load(connection, self._fingerprint) != self._summary.progress:
+                raise InvalidInput(f"{self._source.path} was loaded by another process while the database was away.")
+
     async def _remember(self, *, finished: bool) -> None:
-        await store_progress(
-            self._connection, self._fingerprint, self._source.path, self._summary.progress, finished=finished
-        )
+        async def store() -> None:
+            async with self._database.connection() as connection:
+                await store_progress(
+                    connection, self._fingerprint, self._source.path, self._summary.progress, finished=finished
+                )
+
+        await wait_for_database(store, self._patience)
 
     async def _register(self, machine_ids: set[str]) -> None:
-        unknown = machine_ids - self._known
-        if not unknown:
-            return
+        if unknown := machine_ids - self._known:
+            await wait_for_database(partial(self._register_unknown, unknown), self._patience)
+            self._known |= unknown
+
+    async def _register_unknown(self, unknown: set[str]) -> None:
         for machine_id in sorted(unknown - (await find_machines(sorted(unknown))).keys()):
             try:
                 await register_machine(machine_id, *self._described)
             except AlreadyExists:
                 continue
             self._summary.registered.append(machine_id)
-        self._known |= unknown
 
 
 def _read_next(batches: Iterator[Batch], long: bool) -> tuple[Batch, Grouped] | None:

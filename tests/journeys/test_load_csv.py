@@ -117,8 +117,15 @@ async def test_a_file_is_loaded_and_each_bad_row_named_with_its_line(database_ur
         ("timestamp,a,b\n", ["--columns", "a=b"], "--columns gives two columns the name 'b'."),
         ("timestamp,a\n", ["--timestamp-column", "time"], "--timestamp-column is 'time', which isn't there."),
         ("timestamp,m,a\n", ["--machine-column", "m"], "Give --machine or --machine-column, not both."),
-        ("timestamp,a\n", ["--timezone", "Mars/Olympus"], "'Mars/Olympus' is not a time zone"),
-        ("timestamp,a\n", ["--timezone", "../../etc/passwd"], "is not a time zone"),
+        (
+            "timestamp,a\n",
+            ["--timezone", "Mars/Olympus"],
+            "--timezone is 'Mars/Olympus': give an IANA name, such as UTC or Europe/Madrid.",
+        ),
+        ("timestamp,a\n", ["--timezone", "../../etc/passwd"], "--timezone is '../../etc/passwd': give an IANA name"),
+        ("timestamp;a\n", [], "parts its columns by ';': part them by commas"),
+        ("timestamp,a\n", ["--machine-type", " "], "--machine-type must be 1 to 200 printable characters."),
+        ("timestamp,a\n", ["--location", ""], "--location must be 1 to 200 printable characters."),
     ],
 )
 async def test_a_file_that_cannot_be_read_is_refused_in_a_sentence(

@@ -31,10 +31,10 @@ Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 Done: TypeAlias = subprocess.CompletedProcess[str]
 
 
-async def load(database_url: str, file: Path, *options: str) -> Done:
+async def load(database_url: str, file: Path, *options: str, **variables: str) -> Done:
     task = "load-parquet" if file.suffix == ".parquet" else "load-csv"
     return await asyncio.to_thread(
-        run_command, "invoke", task, "--file", str(file), *options, database_url=database_url
+        run_command, "invoke", task, "--file", str(file), *options, database_url=database_url, **variables
     )
 
 
@@ -98,6 +98,56 @@ async def test_a_long_file_counts_each_of_its_rows(database_url: str, connection
     assert (await stored(connection))[0] == ("A", second(0), {"rpm": 1600.0, "temperature": 80.5})
 
 
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+async def test_every_refused_row_is_kept_however_many_there_are(
+    database_url: str, connection: Connection, tmp_path: Path, suffix: str
+) -> None:
+    """An answer over HTTP tells of 1,000 at most; here three in four of 12,000 are refused, by three of the checks."""
+    file = tmp_path / f"wide{suffix}"
+    values = [[1.0, float("inf"), 1.0, 1.0][row % 4] for row in range(12_000)]
+    machines = [["A", "A", "!", "A"][row % 4] for row in range(12_000)]
+    far = datetime(2999, 1, 1, tzinfo=UTC)
+    instants = [far if row % 4 == 3 else NOON - timedelta(seconds=row) for row in range(12_000)]
+    if suffix == ".parquet":
+        write_parquet(file, {"machine": machines, "timestamp": instants, "a": values})
+    else:
+        rows = zip(machines, (each.isoformat() for each in instants), values, strict=True)
+        lines = (f"{machine},{instant},{'1e999' if value > 1 else value}\n" for machine, instant, value in rows)
+        file.write_text("machine,timestamp,a\n" + "".join(lines))
+    done = await load(database_url, file)
+    assert "12,000 rows: 3,000 accepted, 0 duplicates, 0 conflicts, 9,000 rejected." in done.stdout, done.stderr
+    assert "Rejected: 3,000 BAD_METRIC, 3,000 FUTURE_TIMESTAMP, 3,000 UNKNOWN_MACHINE." in done.stdout
+    assert "... and 8,980 more." in done.stderr
+    first = 2 if suffix == ".csv" else 1
+    codes = {1: "BAD_METRIC", 2: "UNKNOWN_MACHINE", 3: "FUTURE_TIMESTAMP"}
+    assert [(int(row[3]), row[4]) for row in read_refused(file)[1:]] == [
+        (row + first, codes[row % 4]) for row in range(12_000) if row % 4
+    ]
+    assert await connection.fetchval("SELECT count(*) FROM raw_measurements") == 3_000
+
+
+async def test_a_load_needs_no_more_room_than_its_batch_whatever_requests_may_have(
+    database_url: str, tmp_path: Path
+) -> None:
+    limits = {"AURUM_INGEST_QUEUE_BYTES": "1024", "AURUM_MAX_BATCH_ROWS": "1"}
+    file = tmp_path / "wide.csv"
+    file.write_text("timestamp,a\n" + "".join(f"{second(-row).isoformat()},{row}\n" for row in range(6_000)))
+    done = await load(database_url, file, "--machine", "A", **limits)
+    assert "6,000 rows: 6,000 accepted, 0 duplicates, 0 conflicts, 0 rejected." in done.stdout, done.stderr
+
+
+async def test_a_limit_on_metrics_is_that_of_the_setting(database_url: str, tmp_path: Path) -> None:
+    wide, long = tmp_path / "wide.csv", tmp_path / "long.csv"
+    wide.write_text("timestamp,a,b,c\n2026-01-31T12:00:00Z,1,2,3\n")
+    done = await load(database_url, wide, "--machine", "A", AURUM_MAX_METRICS="2")
+    assert (done.returncode, "metrics has 3 names, more than 2" in done.stderr) == (1, True)
+    assert "2 rows" not in done.stdout
+    lines = "".join(f"2026-01-31T12:00:00Z,{name},1\n" for name in "abc")
+    long.write_text(f"timestamp,metric,value\n{lines}")
+    done = await load(database_url, long, "--machine", "A", AURUM_MAX_METRICS="2")
+    assert "3 rows: 3 accepted, 0 duplicates, 0 conflicts, 0 rejected." in done.stdout, done.stderr
+
+
 async def test_refused_rows_are_kept_with_their_cells_line_code_and_reason(database_url: str, tmp_path: Path) -> None:
     file = tmp_path / "long.csv"
     file.write_bytes(LONG.encode() + b'A,2026-01-31T12:00:03Z,"rpm,7\nA,2026-01-31T12:00:03Z,\xe9,7\nA,7\n')
@@ -155,6 +205,15 @@ async def test_columns_get_other_names_and_are_ignored(
         ("A", second(0), {"temperature": 80.5, "load": 7.0}),
         ("B", second(60), {"load": 8.0}),
     ]
+
+
+async def test_a_machine_that_can_not_be_is_refused_by_the_name_of_its_option(
+    database_url: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "wide.csv"
+    file.write_text("timestamp,a\n2026-01-31T12:00:00Z,1\n")
+    done = await load(database_url, file, "--machine", "!")
+    assert (done.returncode, "--machine must be 1 to 64 letters" in done.stderr) == (1, True), done.stderr
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be"])
@@ -348,11 +407,7 @@ async def test_a_load_that_is_killed_goes_on_where_it_was(
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        goal = reached + chance.randrange(1, 4) * MOST_ROWS
-        async with asyncio.timeout(60):
-            while reached < goal:
-                await asyncio.sleep(0.005)
-                reached = await count_done(connection)
+        await wait_for_rows(connection, reached + chance.randrange(1, 4) * MOST_ROWS)
         process.send_signal(signal.SIGKILL)
         await process.wait()
         reached = await count_done(connection)
@@ -366,6 +421,33 @@ async def test_a_load_that_is_killed_goes_on_where_it_was(
     assert counts["duplicates"] <= 3 * MOST_ROWS
     assert counts["refused"] == {"BAD_METRIC": ROWS // 1000}
     await check_large(connection, file)
+
+
+async def test_a_load_outlives_every_loss_of_the_database(
+    database_url: str, connection: Connection, tmp_path: Path
+) -> None:
+    file = tmp_path / "large.csv"
+    write_large(file)
+    loading = asyncio.create_task(load(database_url, file))
+    cut = 0
+    for goal in range(MOST_ROWS, 6 * MOST_ROWS, MOST_ROWS):
+        await wait_for_rows(connection, goal)
+        cut += await connection.fetchval(
+            "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND usename = current_user AND pid <> pg_backend_pid()"
+        )
+    done = await loading
+    assert cut >= 5
+    assert (
+        f"{ROWS:,} rows: {ROWS - ROWS // 1000:,} accepted, 0 duplicates, 0 conflicts, 200 rejected." in done.stdout
+    ), done.stderr
+    await check_large(connection, file)
+
+
+async def wait_for_rows(connection: Connection, goal: int) -> None:
+    async with asyncio.timeout(60):
+        while await count_done(connection) < goal:  # noqa: ASYNC110 - a database tells nobody of a row
+            await asyncio.sleep(0.005)
 
 
 async def count_done(connection: Connection) -> int:
