@@ -62,10 +62,10 @@ def rename_names(table: str, names: Iterator[tuple[str, str]], renamed: Iterator
 def _alter(name: str, old: Column, new: Column) -> Iterator[str]:
     retyped = old.column_type != new.column_type
     if retyped:
-        # The default of before may have no counterpart in the new type.
-        yield "DROP DEFAULT"
         using = ""
         if old.value_type != new.value_type:
+            # The default of before may have no counterpart in the new type.
+            yield "DROP DEFAULT"
             # Without its modifier: a cast to VARCHAR(9) would cut off what is longer, which an assignment refuses.
             using = f' USING "{name}"::{_MODIFIER.sub("", new.column_type)}'
         yield f"TYPE {new.column_type}{using}"

@@ -98,7 +98,11 @@ async def test_a_file_is_loaded_and_each_bad_row_named_with_its_line(database_ur
         ("timestamp,a,a\n1,2,3\n", [], "There are two columns 'a': each must have a name of its own."),
         ("timestamp,a,\n1,2,3\n", [], "A column has no name: name it with --columns =NAME, or ignore it"),
         ("timestamp,Temp (°C)\n1,2\n", [], "The columns can't be metrics: metrics has the name 'Temp (°C)'"),
-        ("timestamp," + ",".join(f"m{n}" for n in range(257)), [], "metrics has 257 names, more than 256"),
+        (
+            "timestamp," + ",".join(f"m{n}" for n in range(257)),
+            [],
+            "metrics has 257 names, more than AURUM_MAX_METRICS, which is 256",
+        ),
         ("timestamp,machine,a\n1,A,3\n", [], "leave --machine out, or ignore the column with --columns machine=."),
         ("timestamp,metric,value,unit\n1,a,3,C\n", [], "Ignore them with --columns 'unit=', or say --layout wide."),
         (

@@ -140,7 +140,7 @@ async def test_a_limit_on_metrics_is_that_of_the_setting(database_url: str, tmp_
     wide, long = tmp_path / "wide.csv", tmp_path / "long.csv"
     wide.write_text("timestamp,a,b,c\n2026-01-31T12:00:00Z,1,2,3\n")
     done = await load(database_url, wide, "--machine", "A", AURUM_MAX_METRICS="2")
-    assert (done.returncode, "metrics has 3 names, more than 2" in done.stderr) == (1, True)
+    assert (done.returncode, "metrics has 3 names, more than AURUM_MAX_METRICS, which is 2" in done.stderr) == (1, True)
     assert "2 rows" not in done.stdout
     lines = "".join(f"2026-01-31T12:00:00Z,{name},1\n" for name in "abc")
     long.write_text(f"timestamp,metric,value\n{lines}")
