@@ -12,7 +12,6 @@ import statistics
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
-from itertools import count
 from typing import Any, TypeAlias
 
 import asyncpg
@@ -31,7 +30,7 @@ SINGLE_CLIENTS = 64
 SINGLES, PEER_SINGLES = 20_000, 3_000
 FLAT_ROWS = 5_000_000
 OVERLOAD_CLIENTS = 512
-FILLED_ROWS = 10_000_000
+FILLED_ROWS = 50_000_000
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 STEP = timedelta(milliseconds=100)
 
@@ -93,11 +92,10 @@ async def bench_ingest(server_url: str, say: Say) -> list[Finding]:
             with run_server("app.main:create_app", "--factory", database_url=url) as ours:
                 await wait_until_open(ours)
                 findings += await _bench_memory(ours, connections[0], say)
-                findings.append(await _bench_full_table(ours, connections[0], say))
-            return findings
         finally:
             for connection in connections:
                 await connection.close()
+    return [*findings, await _bench_full_table(server_url, say)]
 
 
 async def _register(connection: Connection) -> None:
@@ -113,8 +111,12 @@ async def _register(connection: Connection) -> None:
 
 async def _empty(connection: Connection) -> None:
     await connection.execute("TRUNCATE raw_measurements, outbox")
+    await _flush(connection)
+
+
+async def _flush(connection: Connection) -> None:
     try:
-        await connection.execute("CHECKPOINT")
+        await connection.execute("CHECKPOINT", timeout=3600)
     except asyncpg.InsufficientPrivilegeError:
         return  # then what one side wrote may be flushed while the other is measured; rounds take turns
 
@@ -256,42 +258,66 @@ async def _watch_memory(server: Process, work: Awaitable[object]) -> float:
     return most
 
 
-async def _bench_full_table(ours: Process, connection: Connection, say: Say) -> Finding:
-    """New readings into an empty table, and into one that holds days of them; chunks keep the indexes small."""
-    rates: dict[bool, list[float]] = {False: [], True: []}
-    numbers = count()
-    for full in (False, True):
-        await _empty(connection)
-        if full:
+async def _bench_full_table(server_url: str, say: Say) -> Finding:
+    """New readings into an empty table, and into one of another database that holds days of them; both by turns."""
+    async with make_database(server_url) as empty_url, make_database(server_url) as full_url:
+        empty, full = await asyncpg.connect(empty_url), await asyncpg.connect(full_url)
+        try:
+            for connection in (empty, full):
+                await _register(connection)
             began = time.perf_counter()
-            await _fill(connection)
-            say(f"filled with {FILLED_ROWS:,} rows in {time.perf_counter() - began:.0f} s")
-        for _ in range(ROUNDS):
-            first = next(numbers) * BATCHES
-            requests = list(_number_requests(first, first + BATCHES))
-            rates[full].append(BATCHES * ROWS / await _post_good(ours, requests, CLIENTS))
+            filled = await _fill(full)
+            say(f"filled with {filled:,} rows in {time.perf_counter() - began:.0f} s")
+            with (
+                run_server("app.main:create_app", "--factory", database_url=empty_url) as quick,
+                run_server("app.main:create_app", "--factory", database_url=full_url) as slow,
+            ):
+                await wait_until_open(quick)
+                await wait_until_open(slow)
+                rates = await _race(quick, slow, empty, say)
+        finally:
+            await empty.close()
+            await full.close()
     return compare(
-        f"rate with {FILLED_ROWS:,} rows in the table, against an empty one",
+        f"rate with {filled:,} rows in the table, against an empty one",
         "readings/s",
-        statistics.median(rates[True]),
-        statistics.median(rates[False]),
-        statistics.median(rates[True]) / statistics.median(rates[False]),
+        statistics.median(with_rows for _, with_rows in rates),
+        statistics.median(without for without, _ in rates),
+        statistics.median(with_rows / without for without, with_rows in rates),
         0.8,
     )
 
 
-async def _fill(connection: Connection) -> None:
-    """Readings before BEGIN, once a second of each machine, a day at a time."""
-    days = -(-FILLED_ROWS // (MACHINES * 86_400))
-    for day in range(days):
-        await connection.execute(
+async def _race(empty: Process, full: Process, connection: Connection, say: Say) -> list[tuple[float, float]]:
+    """The rates of each round: into the empty table, which is emptied by `connection` before, and into the full one."""
+    rates: list[tuple[float, float]] = []
+    for number in range(ROUNDS + 1):
+        requests = list(_number_requests(number * BATCHES, (number + 1) * BATCHES))
+        await _empty(connection)
+        without = BATCHES * ROWS / await _post_good(empty, requests, CLIENTS)
+        await _empty(connection)
+        with_rows = BATCHES * ROWS / await _post_good(full, requests, CLIENTS)
+        if number:
+            rates.append((without, with_rows))
+            say(f"into an empty table {without:,.0f}/s, into the full one {with_rows:,.0f}/s")
+    return rates
+
+
+async def _fill(connection: Connection) -> int:
+    """Readings before BEGIN, one a second of each machine, an hour at a time; returns how many."""
+    rows = 0
+    for hours in range(FILLED_ROWS // (MACHINES * 3600), 0, -1):
+        status = await connection.execute(
             """
             INSERT INTO raw_measurements (machine_id, timestamp, metrics)
             SELECT machine_id, second, '{"temperature": 50.25, "rpm": 1500.0, "vibration": 2.5, "power": 250.5}'
-            FROM generate_series($1::timestamptz, $1 + interval '1 day' - interval '1 second', interval '1 second') second
+            FROM generate_series($1::timestamptz, $1 + interval '1 hour' - interval '1 second', interval '1 second') second
             CROSS JOIN machines
             """,
-            BEGIN - timedelta(days=day + 1),
+            BEGIN - timedelta(hours=hours),
             timeout=3600,
         )
-    await connection.execute("ANALYZE raw_measurements", timeout=3600)
+        rows += int(status.split()[-1])
+    await connection.execute("VACUUM (ANALYZE) raw_measurements", timeout=3600)
+    await _flush(connection)
+    return rows
