@@ -31,16 +31,12 @@ _metrics = msgspec.json.Decoder(dict[str, float])
 
 
 async def plan_for_inserts(connection: Connection) -> None:
-    """Lets what follows in this transaction keep its plans.
+    """Lets the session keep its plans, until the pool gets it back.
 
     Our sessions plan every statement anew, for the time bounds in it. PostgreSQL's own look at `machines` for each row
     with a foreign key would be planned anew as well, for each row, which takes longer than storing it.
     """
-    await connection.execute("SET LOCAL plan_cache_mode = force_generic_plan")
-
-
-async def _plan_for_bounds(connection: Connection) -> None:
-    await connection.execute("SET LOCAL plan_cache_mode = force_custom_plan")
+    await connection.execute("SET plan_cache_mode = force_generic_plan")
 
 
 async def merge_rows(connection: Connection, items: Sequence[Item]) -> tuple[list[Outcome | None], list[Key]]:
@@ -77,13 +73,13 @@ async def _merge_chunk(
     inserted = await _insert(connection, fresh)
     changed: dict[Key, str] = {}
     if known := [key for key in groups if key not in inserted]:
-        await _plan_for_bounds(connection)
+        await connection.execute("SET LOCAL plan_cache_mode = force_custom_plan")
         for key, stored in (await _lock_stored(connection, known)).items():
             metrics, first[key] = _settle(stored, [items[place] for place in groups[key]])
             if metrics != stored:
                 changed[key] = _encode(metrics)
         await _update(connection, changed)
-        await plan_for_inserts(connection)
+        await connection.execute("SET LOCAL plan_cache_mode = force_generic_plan")
     for key, places in groups.items():
         for place, outcome in zip(places, first[key], strict=True):
             outcomes[place] = outcome

@@ -14,7 +14,8 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from itertools import chain
 
@@ -63,13 +64,21 @@ class Store:
         self._caution = 0
         self._penalty = 0
 
-    async def write(self, batches: Sequence[Batch]) -> list[Tally]:
+    @asynccontextmanager
+    async def connect(self) -> AsyncIterator[Connection]:
+        """A connection for any number of writes, until it breaks: to take one for each would be half of its round trips."""
+        async with self._database.connection() as connection:
+            await plan_for_inserts(connection)
+            yield connection
+
+    async def write(self, connection: Connection, batches: Sequence[Batch]) -> list[Tally]:
         """Stores all of them in one transaction; a row that the database refuses is left out of a batch that is alone."""
         merging, splitting = self._be_cautious(), False
         attempts = 0
         while True:
             try:
-                return await self._write_once(batches, merging, splitting)
+                with translate_errors():
+                    return await self._write_once(connection, batches, merging, splitting)
             except DatabaseBusy:
                 attempts += 1
                 if attempts == ATTEMPTS:
@@ -94,30 +103,25 @@ class Store:
             return True
         return False
 
-    async def _write_once(self, batches: Sequence[Batch], merging: bool, splitting: bool) -> list[Tally]:
+    async def _write_once(
+        self, connection: Connection, batches: Sequence[Batch], merging: bool, splitting: bool
+    ) -> list[Tally]:
         tallies = [Tally(Counter(), {}) for _ in batches]
         published: Publication | None = None
-        async with self._database.connection() as connection:
-            try:
-                async with connection.transaction():
-                    await plan_for_inserts(connection)
-                    await self._refuse_unknown(connection, batches, tallies)
-                    write = _merge if merging else _copy
-                    written = await write(connection, batches, tallies, splitting)
-                    if written:
-                        published = await publish_event(connection, Topic.MEASUREMENTS, written)
-            except Exception as error:
-                if published is None:
-                    raise
-                lost = error
-            else:
-                if not merging:
-                    self._penalty = 0
-                return tallies
-        if await self._learn_outcome(published):
-            return tallies
-        with translate_errors():
-            raise lost
+        try:
+            async with connection.transaction():
+                await self._refuse_unknown(connection, batches, tallies)
+                write = _merge if merging else _copy
+                written = await write(connection, batches, tallies, splitting)
+                if written:
+                    published = await publish_event(connection, Topic.MEASUREMENTS, written)
+        except Exception:
+            if published is None or not await self._learn_outcome(published):
+                raise
+        else:
+            if not merging:
+                self._penalty = 0
+        return tallies
 
     async def _refuse_unknown(self, connection: Connection, batches: Sequence[Batch], tallies: Sequence[Tally]) -> None:
         named = {row[0] for batch in batches for row in batch.rows}
@@ -141,7 +145,7 @@ class Store:
         away = DatabaseUnavailable(AWAY)
         while loop.time() < began + self._patience:
             try:
-                async with self._database.connection() as connection:
+                async with self._connect_apart() as connection:
                     committed = await is_committed(connection, published)
                     if committed is not None:
                         return committed
@@ -152,6 +156,16 @@ class Store:
             await asyncio.sleep(delay)
             delay = min(2 * delay, LONGEST_DELAY)
         raise away
+
+    @asynccontextmanager
+    async def _connect_apart(self) -> AsyncIterator[Connection]:
+        # Of the pool's, those that broke have not been given back yet.
+        with translate_errors():
+            connection = await self._database.engine.get_new_connection()
+            try:
+                yield connection
+            finally:
+                connection.terminate()
 
 
 def _keep_rows(batch: Batch, tally: Tally) -> list[Row]:

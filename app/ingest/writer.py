@@ -16,8 +16,8 @@ from typing import cast
 import msgspec
 
 from app.chores import stop
-from app.database import CLOSE_TIMEOUT, Database
-from app.errors import DatabaseBusy, DatabaseUnavailable, Overloaded
+from app.database import CLOSE_TIMEOUT, Connection, Database
+from app.errors import AurumError, DatabaseBusy, DatabaseUnavailable, Overloaded
 from app.ingest.backlog import Backlog
 from app.ingest.merge import OnConflict, Outcome
 from app.ingest.message import Submission
@@ -79,7 +79,7 @@ class Writer:
         self._queued_rows = 0
         self._committers: set[asyncio.Task[None]] = set()
         self._stopping = False
-        self._away: DatabaseUnavailable | None = None  # what the last transaction failed with
+        self._away: AurumError | None = None  # why there was no connection for the last transaction
 
     async def commit(self, submission: Submission, on_conflict: OnConflict) -> IngestResult:
         """Stores what can be stored, all in one transaction, and says what became of each reading."""
@@ -127,13 +127,17 @@ class Writer:
 
     async def _commit_groups(self) -> None:
         delay = FIRST_DELAY
-        while group := self._take():
+        group: list[_Waiting] = []
+        while self._queue:
             try:
-                await self._commit(group)
-                self._away, delay = None, FIRST_DELAY
-            except DatabaseUnavailable as error:
+                async with self._store.connect() as connection:
+                    while not connection.is_closed() and (group := self._take()):
+                        await self._commit(connection, group)
+                        self._away, delay = None, FIRST_DELAY
+            except AurumError as error:
                 self._away = error
                 self._put_back(group, error)
+                group = []
                 await asyncio.sleep(delay)
                 delay = min(2 * delay, LONGEST_DELAY)
             except asyncio.CancelledError:
@@ -155,10 +159,10 @@ class Writer:
                 group.append(waiting)
         return group
 
-    async def _commit(self, group: Sequence[_Waiting]) -> None:
+    async def _commit(self, connection: Connection, group: Sequence[_Waiting]) -> None:
         """Answers each of the group. Raises DatabaseUnavailable when it's to be tried again."""
         try:
-            tallies = await self._store.write([waiting.batch for waiting in group])
+            tallies = await self._store.write(connection, [waiting.batch for waiting in group])
         except DatabaseBusy as error:
             self._fail(group, error)
         except DatabaseUnavailable:
@@ -169,7 +173,7 @@ class Writer:
                 return
             # One of them is to blame: the others get their commit without it.
             for waiting in group:
-                await self._commit([waiting])
+                await self._commit(connection, [waiting])
         else:
             for waiting, tally in zip(group, tallies, strict=True):
                 waiting.finish(tally)
@@ -179,7 +183,7 @@ class Writer:
         if not waiting.in_hand:
             waiting.fail(self._away or Overloaded(BEHIND))
 
-    def _put_back(self, group: Sequence[_Waiting], error: DatabaseUnavailable) -> None:
+    def _put_back(self, group: Sequence[_Waiting], error: AurumError) -> None:
         now = asyncio.get_running_loop().time()
         for waiting in reversed(group):
             waiting.in_hand = False
