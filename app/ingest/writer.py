@@ -50,14 +50,13 @@ class IngestResult(msgspec.Struct, frozen=True, rename="camel"):
 class _Waiting:
     """A submission between its arrival and its answer."""
 
-    __slots__ = ("answer", "batch", "deadline", "in_hand", "submission")
+    __slots__ = ("answer", "batch", "deadline", "submission")
 
     def __init__(self, submission: Submission, on_conflict: OnConflict, deadline: float) -> None:
         self.submission = submission
         self.batch = Batch(submission.rows, on_conflict)
         self.answer: asyncio.Future[IngestResult] = asyncio.get_running_loop().create_future()
         self.deadline = deadline  # of the loop's clock
-        self.in_hand = False  # while a transaction has it
 
     def fail(self, error: Exception) -> None:
         if not self.answer.done():
@@ -78,6 +77,7 @@ class Writer:
         self._queue: deque[_Waiting] = deque()
         self._queued_rows = 0
         self._committers: set[asyncio.Task[None]] = set()
+        self._timer: asyncio.TimerHandle | None = None  # of the queue, whose deadlines are in its order
         self._stopping = False
         self._away: AurumError | None = None  # why there was no connection for the last transaction
 
@@ -91,16 +91,14 @@ class Writer:
             share.resize(sum([len(row[2]) for row in submission.rows], ROW_WEIGHT * len(submission.rows)))
             loop = asyncio.get_running_loop()
             waiting = _Waiting(submission, on_conflict, loop.time() + self.patience)
-            timer = loop.call_at(waiting.deadline, self._expire, waiting)
             self._queue.append(waiting)
             self._queued_rows += len(submission.rows)
             if self._wants_committer(loop.time()):
                 committer = asyncio.create_task(self._commit_queue(), name="ingest committer")
                 self._committers.add(committer)
-            try:
-                return await waiting.answer
-            finally:
-                timer.cancel()
+            if self._timer is None:
+                self._set_timer()
+            return await waiting.answer
 
     def _wants_committer(self, now: float) -> bool:
         if not self._committers:
@@ -116,6 +114,7 @@ class Writer:
         await asyncio.gather(*(stop(committer, CLOSE_TIMEOUT) for committer in self._committers))
         while self._queue:
             self._queue.popleft().fail(DatabaseUnavailable(STOPPING))
+        self._set_timer()
 
     async def _commit_queue(self) -> None:
         """Commits until nothing waits any more."""
@@ -155,7 +154,6 @@ class Writer:
             self._queue.popleft()
             self._queued_rows -= len(waiting.batch.rows)
             if not waiting.answer.done():
-                waiting.in_hand = True
                 group.append(waiting)
         return group
 
@@ -178,20 +176,31 @@ class Writer:
             for waiting, tally in zip(group, tallies, strict=True):
                 waiting.finish(tally)
 
-    def _expire(self, waiting: _Waiting) -> None:
-        # What a transaction has in hand is answered by that.
-        if not waiting.in_hand:
+    def _expire(self) -> None:
+        """Fails what has waited for too long in the queue; what a transaction has in hand is answered by that."""
+        now = asyncio.get_running_loop().time()
+        while self._queue and self._queue[0].deadline <= now:
+            waiting = self._queue.popleft()
+            self._queued_rows -= len(waiting.batch.rows)
             waiting.fail(self._away or Overloaded(BEHIND))
+        self._set_timer()
+
+    def _set_timer(self) -> None:
+        # One for all: a timer for each request would be a twentieth of its time.
+        if self._timer is not None:
+            self._timer.cancel()
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_at(self._queue[0].deadline, self._expire) if self._queue else None
 
     def _put_back(self, group: Sequence[_Waiting], error: AurumError) -> None:
         now = asyncio.get_running_loop().time()
         for waiting in reversed(group):
-            waiting.in_hand = False
             if waiting.deadline <= now:
                 waiting.fail(error)
             elif not waiting.answer.done():
                 self._queue.appendleft(waiting)
                 self._queued_rows += len(waiting.batch.rows)
+        self._set_timer()
 
     def _fail(self, group: Sequence[_Waiting], error: Exception) -> None:
         for waiting in group:
