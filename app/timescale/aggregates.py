@@ -12,6 +12,7 @@ from datetime import timedelta
 from app.timescale.definitions import STORED_ROWS_ALONE
 from app.timescale.hypertable import ContinuousAggregate, Hypertable
 from app.timescale.steps import Hold, Lock, Needs, Step, Work, format_interval, guard
+from app.timescale.tokens import quote_text
 
 
 def rename_groups(table: str, declared: Hypertable | None, names: Mapping[str, str]) -> list[Step]:
@@ -78,6 +79,14 @@ def add_aggregate(table: str, time_column: str, aggregate: ContinuousAggregate) 
     ]
     selected = ", ".join(f'{expression} AS "{column}"' for column, expression, _ in terms)
     grouping = ", ".join(str(place) for place in range(1, len(aggregate.group_by) + 2))
+    before = quote_text(
+        f""" ({", ".join(f'"{column}"' for column, _, _ in terms)})
+    SELECT {selected}
+    FROM "{table}" WHERE "{time_column}" < $1 AND NOT EXISTS (
+      SELECT FROM """,
+        "fill",
+    )
+    after = quote_text(f" AS held WHERE held.bucket = $1 - {bucket}\n    ) GROUP BY {grouping} ", "fill")
     body = f"""
 DECLARE
   archive regclass;
@@ -112,11 +121,7 @@ BEGIN
       COMMENT ON VIEW "{name}" IS '{STORED_ROWS_ALONE.replace("'", "''")}';
     END IF;
   END IF;
-  EXECUTE 'INSERT INTO ' || stored || $fill$ ({", ".join(f'"{column}"' for column, _, _ in terms)})
-    SELECT {selected}
-    FROM "{table}" WHERE "{time_column}" < $1 AND NOT EXISTS (
-      SELECT FROM $fill$ || stored || $fill$ AS held WHERE held.bucket = $1 - {bucket}
-    ) GROUP BY {grouping} $fill$ USING first_whole;
+  EXECUTE 'INSERT INTO ' || stored || {before} || stored || {after} USING first_whole;
 END;"""
     holds = (Hold(name, Lock.NEW), Hold(table, Lock.SHARE_ROW_EXCLUSIVE))
     return Step(guard(Needs.COMMUNITY, body), holds, Needs.COMMUNITY, work=Work.GROWS)

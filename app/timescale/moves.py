@@ -20,8 +20,12 @@ from app.timescale.expressions import find_assigned
 from app.timescale.journal import Event, hold_lock, is_done, write_entry
 from app.timescale.manager import LOCK_TIMEOUT, TimescaleMigrationManager, set_lock_timeout
 from app.timescale.steps import Hold, Lock, Step, Work, describe_step
+from app.timescale.tape import write_literal
+from app.timescale.tokens import quote_name, quote_text
 
 BATCH = "{batch}"
+# Where positions come into a statement that the server fills in: by a character that no statement has.
+FIRST, NEXT = "\0" + "1$s", "\0" + "2$s"
 
 _CREATE = """
 CREATE TABLE IF NOT EXISTS migration_progress (
@@ -42,18 +46,23 @@ class Move:
     rows: int
 
     @property
+    def quoted_table(self) -> str:
+        """Its name as in SQL."""
+        return quote_name(self.table)
+
+    @property
     def _columns(self) -> str:
-        return ", ".join(f'"{column}"' for column in self.key)
+        return ", ".join(map(quote_name, self.key))
 
     @property
     def first_query(self) -> str:
         """Finds the position of the first row."""
-        return f'SELECT {self._position} FROM "{self.table}" ORDER BY {self._columns} LIMIT 1'
+        return f"SELECT {self._position} FROM {self.quoted_table} ORDER BY {self._columns} LIMIT 1"
 
     def next_query(self, position: str) -> str:
         """Finds the position that is a batch further; none where less than a batch is left."""
         return (
-            f'SELECT {self._position} FROM "{self.table}" WHERE ({self._columns}) > {position} '
+            f"SELECT {self._position} FROM {self.quoted_table} WHERE ({self._columns}) > {position} "
             f"ORDER BY {self._columns} OFFSET {self.rows - 1} LIMIT 1"
         )
 
@@ -73,18 +82,18 @@ class Move:
 
         It keeps the same account of how far it is, so that either may go on where the other was cut off.
         """
-        upto, rest = (self.fill(statement, "{first}", until) for until in ("{next}", None))
-        name, keys = f"'{migration_id}'", ", ".join(f"'{column}'" for column in self.key)
-        return f"""DO $aurum$
+        name, keys = write_literal(migration_id), ", ".join(map(write_literal, self.key))
+        table = write_literal(self.quoted_table)
+        body = f"""
 DECLARE
   stored record;
   first text;
   next text;
   done bigint := 0;
 BEGIN
-  IF (SELECT count(*) FROM pg_attribute WHERE attrelid = '"{self.table}"'::regclass AND attnotnull AND NOT attisdropped
+  IF (SELECT count(*) FROM pg_attribute WHERE attrelid = {table}::regclass AND attnotnull AND NOT attisdropped
       AND attname IN ({keys})) < {len(self.key)} THEN
-    RAISE EXCEPTION 'The data migration % walks over {self.table} by columns that must be there and NOT NULL.', {name};
+    RAISE EXCEPTION 'The data migration % walks over % by columns that must be there and NOT NULL.', {name}, {table};
   END IF;
   {_CREATE.strip()};
   SELECT move, position, rows_done INTO stored FROM migration_progress WHERE migration = {name} AND event = '{event.value}';
@@ -94,15 +103,15 @@ BEGIN
     first := stored.position;
     done := stored.rows_done;
   ELSE
-    {self.first_query.replace(" FROM ", " INTO first FROM ", 1)};
+    EXECUTE {quote_text(self.first_query, "query")} INTO first;
   END IF;
   WHILE first IS NOT NULL LOOP
     PERFORM set_config('lock_timeout', '{LOCK_TIMEOUT // timedelta(milliseconds=1)}', true);
-    EXECUTE replace($query${self.next_query("{first}")}$query$, '{{first}}', first) INTO next;
+    EXECUTE {_write_format(self.next_query(FIRST))} INTO next;
     IF next IS NULL THEN
-      EXECUTE replace($query${rest}$query$, '{{first}}', first);
+      EXECUTE {_write_format(self.fill(statement, FIRST, None))};
     ELSE
-      EXECUTE replace(replace($query${upto}$query$, '{{first}}', first), '{{next}}', next);
+      EXECUTE {_write_format(self.fill(statement, FIRST, NEXT))};
     END IF;
     done := done + {self.rows};
     INSERT INTO migration_progress VALUES (
@@ -112,7 +121,17 @@ BEGIN
     first := next;
   END LOOP;
 END
-$aurum$"""
+"""
+        return f"DO {quote_text(body, 'aurum')}"
+
+
+def _write_format(text: str) -> str:
+    """SQL that puts the variables `first` and `next` into their places of a text, both in one pass.
+
+    They come from rows: where one was put in after the other, it could hold what stands for the other's place.
+    """
+    template = text.replace("%", "%%").replace("\0", "%")
+    return f"format({quote_text(template, 'query')}, first, next)"
 
 
 class DataMigrationManager(TimescaleMigrationManager):
@@ -213,7 +232,7 @@ class DataMigrationManager(TimescaleMigrationManager):
             resumed = stored is not None and number == stored["move"]
             position = (resumed and stored["position"]) or await connection.fetchval(move.first_query)
             done = stored["rows_done"] if resumed else 0
-            total = await connection.fetchval(f'SELECT count(*) FROM "{move.table}"')
+            total = await connection.fetchval(f"SELECT count(*) FROM {move.quoted_table}")
             while position is not None:
                 position = await self._walk_once(connection, event, number, move, statement, position, done)
                 done = total if position is None else done + move.rows

@@ -9,6 +9,7 @@ from enum import Enum
 from textwrap import dedent, indent
 
 from app.timescale.statements import ENABLE_TIMESCALE
+from app.timescale.tokens import quote_text, read_tokens
 
 
 class Needs(Enum):
@@ -140,23 +141,26 @@ def format_interval(span: timedelta) -> str:
     return f"INTERVAL '{span // timedelta(microseconds=1)} microseconds'"
 
 
-_GUARD = "DO $aurum$\nBEGIN\n  IF {condition} THEN\n{body}\n  END IF;\nEND\n$aurum$"
+_GUARD = "\nBEGIN\n  IF {condition} THEN\n{body}\n  END IF;\nEND\n"
 _INDENT = "    "
 
 
 def guard(needs: Needs, body: str) -> str:
     """A DO block that runs `body` (PL/pgSQL) where the database has what it needs, asking when it runs."""
-    return _GUARD.format(condition=CONDITIONS[needs], body=indent(body.strip(), _INDENT))
+    block = _GUARD.format(condition=CONDITIONS[needs], body=indent(body.strip(), _INDENT))
+    return f"DO {quote_text(block, 'aurum')}"
 
 
 def read_inside(step: Step) -> str:
     """The statements of a step without the guard around them, for a person to read."""
     if step.sql == ENABLE_TIMESCALE:
         return "CREATE EXTENSION timescaledb"
-    head, tail = _GUARD.format(condition=CONDITIONS[step.needs], body="\n").split("\n\n")
-    if not (step.sql.startswith(head) and step.sql.endswith(tail)):
+    head, tail = _GUARD.format(condition=CONDITIONS[step.needs], body="\0").split("\0")
+    tokens = read_tokens(step.sql)
+    block = tokens[-1].value if tokens[0].value == "do" else ""
+    if not (block.startswith(head) and block.endswith(tail)):
         return step.sql
-    return dedent(step.sql.removeprefix(head).removesuffix(tail)).strip()
+    return dedent(block.removeprefix(head).removesuffix(tail)).strip()
 
 
 def sum_holds(holds: Iterable[Hold]) -> tuple[Hold, ...]:

@@ -144,6 +144,18 @@ def replace_places(sql: str, places: Sequence[tuple[int, int, str]]) -> str:
     )
 
 
+def quote_name(name: str) -> str:
+    """A name as in SQL, always in quotes."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def quote_text(text: str, tag: str) -> str:
+    """A string between dollars that means this text whatever is in it; `tag` says to a reader what it is."""
+    while f"${tag}" in text:
+        tag += "_"
+    return f"${tag}${text}${tag}$"
+
+
 class Reader:
     """Goes through tokens, of `sql` where it is given, from left to right."""
 

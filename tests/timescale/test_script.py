@@ -33,6 +33,7 @@ from tests.timescale.project import (
     PEAK,
     RETENTION,
     Project,
+    check,
     daily,
     declare,
     is_community,
@@ -313,6 +314,72 @@ async def test_rows_are_changed_batch_by_batch_and_counted_once_wherever_it_was_
     assert (await project.forwards())[-1] == f"Nothing to apply: the database is at {migration_id}."
     await run(project.url, script)
     assert await project.fetch(SUM) == [(1000, 999_000)]
+
+
+PLACES = """
+class Machine(Declared, Table, tablename="machines"):
+    machine_id = Text(primary_key=True, default=None)
+    location = Text(default="")
+
+class Alert(Declared, Table, tablename="alerts"):
+    alert_id = Text(primary_key=True, default=None)
+"""
+# What would be read as SQL, or as a place in it, by whoever put texts into a statement one after the other.
+NAMES = [
+    "{next}",
+    "||null) or true; delete from alerts; --",
+    "{first}",
+    "%1$s and %2$s",
+    "$query$ $aurum$",
+    "it's",
+    "C:\\plant\\1",
+    ":first",
+    '"quoted"',
+]
+ODD = "'+{first}{next} %s%% %1$s $query$ $aurum$ C:\\1 :n'"
+
+
+@pytest.mark.parametrize("text", ["'+'", ODD], ids=["plain", "odd"])
+@pytest.mark.parametrize("by", ["script", "runner"])
+async def test_no_row_and_no_statement_of_a_data_migration_is_taken_for_something_else(
+    project: Project, by: str, text: str
+) -> None:
+    project.declare(PLACES)
+    assert await project.generate() is not None
+    await project.forwards()
+    await project.fetch("INSERT INTO alerts VALUES ('one'), ('two')")
+    await project.fetch("INSERT INTO machines SELECT unnest($1::text[]), ''", NAMES)
+    draft = await draft_data(project.app, "Mark the locations")
+    forwards = f"UPDATE machines SET location = location || {text} WHERE {{batch}} -- all"
+    move = f"manager.move_rows('machines', ('machine_id',), {forwards!r}, '', rows=1)"
+    draft.path.write_text(draft.text.replace("    return manager", f"    {move}\n    return manager"))
+    project.forget_files()
+    if by == "script":
+        await run(project.url, await write_script(project.app))
+    else:
+        await project.forwards()
+    assert await project.fetch("SELECT location, count(*)::int FROM machines GROUP BY 1") == [(text[1:-1], len(NAMES))]
+    assert await project.fetch("SELECT alert_id FROM alerts ORDER BY 1") == [("one",), ("two",)]
+    assert (await project.forwards())[-1] == f"Nothing to apply: the database is at {draft.migration_id}."
+
+
+async def test_no_expression_or_name_of_an_aggregate_is_taken_for_something_else(project: Project) -> None:
+    odd = """("loud", "count(*) FILTER (WHERE machine_id <> '$fill$ $aurum$ %s :first')")"""
+    named = daily(FULL).replace('("readings", "count(*)"),', f'("readings", "count(*)"), {odd},')
+    for source in (declare(daily(FULL)), declare(named), declare(named.replace("avg(", "max(")), declare(daily())):
+        project.declare(source)
+        assert await project.generate() is not None
+        await project.forwards()
+        assert await check(project) == (0, [])
+        await project.fetch("INSERT INTO machines VALUES ('A') ON CONFLICT DO NOTHING")
+        await project.fetch(READINGS.strip() + " ON CONFLICT DO NOTHING")
+        if '"loud' in source and await is_community(project):
+            assert await project.fetch("SELECT sum(loud)::int FROM readings_hourly") == [(1000,)]
+    url = project.url
+    script = await write_script(project.app)
+    await project.backwards(min(list_files(project.folder)))
+    await run(url, script)
+    assert await check(project) == (0, [])
 
 
 async def test_declared_indexes_are_the_same_by_either_way(
