@@ -49,6 +49,7 @@ async def rehearse(engine: Engine, managers: Iterable[MigrationManager], *, hype
         async with engine.transaction() as transaction:
             connection = transaction.connection
             await set_lock_timeout(connection)
+            live = await connection.fetchval("SELECT current_schema()")
             await connection.execute(f"CREATE SCHEMA {schema}")
             # TimescaleDB's functions are in the schema that it was created in, mostly public.
             path = f"SELECT set_config('search_path', '{schema}, ' || current_setting('search_path'), true)"
@@ -59,7 +60,7 @@ async def rehearse(engine: Engine, managers: Iterable[MigrationManager], *, hype
                         await manager.rehearse(engine, hypertables=hypertables)
                     else:
                         await manager.run()
-            catalogue = await read_catalogue(connection, schema, hypertables=hypertables)
+            catalogue = await read_catalogue(connection, schema, hypertables=hypertables, live=live)
             await transaction.rollback()  # type: ignore[no-untyped-call]  # Piccolo's has no annotations
     except asyncpg.InsufficientPrivilegeError:
         raise  # the role's, which explain_refusal tells

@@ -7,10 +7,11 @@ what, grants, comments and storage parameters are the operator's and not part of
 
 from __future__ import annotations
 
-import re
 from typing import TypeAlias
 
 from app.database import Connection
+from app.timescale.tape import write_literal
+from app.timescale.tokens import Kind, Token, read_tokens, replace_places
 
 # (kind, name) of an object, and what defines it. Columns come in their order, views after those they stand on.
 Catalogue: TypeAlias = dict[tuple[str, str], str]
@@ -22,14 +23,18 @@ OURS = r"\A(migration|migration_journal|migration_progress|migration_step|.*__ar
 STORED_ROWS_ALONE = "shows what is stored in it and doesn't look at newer rows"
 
 
-async def read_catalogue(connection: Connection, schema: str, *, hypertables: bool) -> Catalogue:
-    """All that the schema holds; `hypertables` with what TimescaleDB, which must be there, adds to it."""
+async def read_catalogue(
+    connection: Connection, schema: str, *, hypertables: bool, live: str | None = None
+) -> Catalogue:
+    """All that the schema holds; `hypertables` with what TimescaleDB, which must be there, adds to it.
+
+    `live` is the schema in whose place this one was made: its name is left out too.
+    """
     rows = await connection.fetch(_PLAIN, schema, OURS)
     if hypertables:
         rows += await connection.fetch(_HYPERTABLES, schema, OURS)
-    qualified = re.compile(rf'(?<![\w"$.])(?:{re.escape(schema)}|"{re.escape(schema)}")\.')
     catalogue = {
-        (row["kind"], row["name"]): qualified.sub("", row["definition"])
+        (row["kind"], row["name"]): _strip_schemas(row["definition"], {schema, live or schema})
         for row in sorted(rows, key=lambda row: (row["place"], row["kind"], row["name"]))
         if row["definition"] is not None  # of something that is being dropped just now
     }
@@ -37,6 +42,29 @@ async def read_catalogue(connection: Connection, schema: str, *, hypertables: bo
         if kind == "aggregate":
             del catalogue["view", name]  # which is how PostgreSQL sees it
     return catalogue
+
+
+def _strip_schemas(definition: str, schemas: set[str]) -> str:
+    """A definition without the names of these schemas where they qualify others; what a text says stays as it is."""
+    tokens = read_tokens(definition)
+    places = []
+    for before, token, following, last in zip([None, *tokens], tokens, tokens[1:], [*tokens[2:], None], strict=False):
+        is_name = token.kind in {Kind.WORD, Kind.QUOTED} and token.value in schemas
+        if is_name and _is(following, ".") and not _is(before, "."):
+            places.append((token.start, following.end, ""))
+        elif token.kind is Kind.STRING and _is(following, "::") and last and last.value in _OF_NAMES:
+            name = _strip_schemas(token.value, schemas)
+            if name != token.value:
+                places.append((token.start, token.end, write_literal(name)))
+    return replace_places(definition, places)
+
+
+# The types whose values are names of objects, written with their schema unless search_path leads to it.
+_OF_NAMES = {"regclass", "regproc", "regprocedure", "regtype", "regoper", "regoperator", "regcollation", "regconfig"}
+
+
+def _is(token: Token | None, symbol: str) -> bool:
+    return token is not None and token.kind is Kind.SYMBOL and token.value == symbol
 
 
 def unquote(name: str) -> str:

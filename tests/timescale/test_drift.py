@@ -221,3 +221,29 @@ async def test_a_schema_whose_name_has_to_be_quoted_is_compared_like_any_other(p
         3,
         [f"index readings.more {ADDED} CREATE INDEX more ON readings USING btree (value)"],
     )
+
+
+QUALIFIED = [
+    "CREATE TABLE notes (key text DEFAULT 'public.key' CHECK (key <> 'public.none'), machine_id text REFERENCES public.machines)",
+    "CREATE INDEX by_key ON notes (key) WHERE key <> E'public.\\\\'",
+    "CREATE FUNCTION count_machines(name text DEFAULT 'public.x') RETURNS bigint LANGUAGE sql AS "
+    "'SELECT count(*) FROM public.machines WHERE machine_id <> ''public.x'''",
+    "CREATE FUNCTION first_machine() RETURNS text LANGUAGE sql BEGIN ATOMIC SELECT min(machine_id) FROM public.machines; END",
+    "CREATE VIEW seen AS SELECT public.machine_id, 'public.' || public.machine_id AS path FROM public.machines AS public",
+]
+
+
+async def test_the_name_of_the_schema_within_a_text_is_no_difference(project: Project) -> None:
+    await step(project, declare("None"))
+    await step(
+        project,
+        declare("None").replace("    value = ", '    serial_number = Text(default="public.key")\n    value = '),
+    )
+    await project.write_raw(*QUALIFIED)
+    await project.forwards()
+    assert await check(project) == (0, [])
+    await run(project, "ALTER TABLE notes ALTER key SET DEFAULT 'key'")
+    assert await check(project) == (
+        3,
+        [f"column notes.key is text DEFAULT 'key'::text, {SAID} text DEFAULT 'public.key'::text"],
+    )
