@@ -80,12 +80,35 @@ relations AS (
   WHERE relkind IN ('r', 'p', 'v', 'm') AND relname !~ $2::text
     AND ('pg_class'::regclass, oid) NOT IN (SELECT classid, objid FROM borrowed)
 ),
-tables AS (SELECT * FROM relations WHERE relkind IN ('r', 'p'))
+tables AS (SELECT * FROM relations WHERE relkind IN ('r', 'p')),
+-- A chunk has no foreign key or index by itself: it gets its own of each, by which rows are kept or found.
+chunks AS (
+  SELECT inhparent AS hypertable, pg_class.oid AS chunk, relname AS chunk_name FROM pg_inherits
+  JOIN pg_class ON pg_class.oid = inhrelid
+  WHERE relkind = 'r' AND relnamespace = to_regnamespace('_timescaledb_internal')
+),
+indexes AS (
+  SELECT indexrelid AS index, indrelid AS of, indisvalid AS valid, (indisunique, regexp_replace(
+    pg_get_indexdef(indexrelid), '\A.*? USING ', '')) AS made
+  FROM pg_index
+),
+torn AS (
+  SELECT index, format(', missing on %s of %s chunks (%s)', count(*) FILTER (WHERE NOT there), count(*),
+                       min(chunk_name) FILTER (WHERE NOT there)) AS said
+  FROM indexes JOIN tables ON of = relation JOIN chunks ON hypertable = relation
+  CROSS JOIN LATERAL (SELECT EXISTS (SELECT FROM indexes AS own WHERE own.of = chunk AND own.valid AND own.made = indexes.made)) AS found (there)
+  GROUP BY index HAVING NOT bool_and(there)
+)
 SELECT 'table' AS kind, name,
        concat_ws(' ', CASE relpersistence WHEN 'u' THEN 'an unlogged table' ELSE 'a table' END,
                  'partitioned by ' || pg_get_partkeydef(relation), pg_get_expr(relpartbound, relation)) AS definition,
        0 AS place
 FROM tables
+UNION ALL
+SELECT 'replica identity', name, CASE relreplident WHEN 'f' THEN 'FULL' WHEN 'n' THEN 'NOTHING' ELSE 'USING INDEX ' || (
+         SELECT quote_ident(relname) FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid
+         WHERE indrelid = relation AND indisreplident) END, 0
+FROM tables WHERE relreplident <> 'd'
 UNION ALL
 SELECT 'row level security', name, CASE WHEN relforcerowsecurity THEN 'forced' ELSE 'enabled' END, 0
 FROM tables WHERE relrowsecurity
@@ -105,12 +128,23 @@ JOIN pg_type ON pg_type.oid = atttypid
 LEFT JOIN pg_attrdef ON adrelid = relation AND adnum = attnum
 UNION ALL
 -- NOT NULL is said by the columns: only PostgreSQL 18 lists it here.
-SELECT 'constraint', format('%s.%I', name, conname), pg_get_constraintdef(pg_constraint.oid), 0
-FROM tables JOIN pg_constraint ON conrelid = relation AND contype NOT IN ('n', 't')
+SELECT 'constraint', format('%s.%I', name, conname),
+       concat(pg_get_constraintdef(pg_constraint.oid), CASE WHEN contype IN ('p', 'u', 'x') THEN said END), 0
+FROM tables JOIN pg_constraint ON conrelid = relation AND contype NOT IN ('n', 't') LEFT JOIN torn ON index = conindid
+UNION ALL
+-- Both sides have triggers, which DISABLE TRIGGER ALL switches off, on a chunk too.
+SELECT 'foreign key', format('%s.%I', name, conname),
+       'switched off on ' || string_agg(DISTINCT quote_ident(off.relname), ', ' ORDER BY quote_ident(off.relname)), 0
+FROM (SELECT name, relation AS part FROM tables UNION ALL
+      SELECT name, chunk FROM tables JOIN chunks ON hypertable = relation) AS parts
+JOIN pg_constraint ON conrelid = part AND contype = 'f'
+JOIN pg_trigger ON tgconstraint = pg_constraint.oid AND tgenabled IN ('D', 'R') JOIN pg_class AS off ON off.oid = tgrelid
+GROUP BY name, conname
 UNION ALL
 SELECT 'index', format('%s.%I', name, made.relname),
-       pg_get_indexdef(indexrelid) || CASE WHEN indisvalid THEN '' ELSE ' INVALID' END, 0
+       concat(pg_get_indexdef(indexrelid), CASE WHEN NOT indisvalid THEN ' INVALID' END, said), 0
 FROM relations JOIN pg_index ON indrelid = relation JOIN pg_class AS made ON made.oid = indexrelid
+LEFT JOIN torn ON index = indexrelid
 WHERE NOT EXISTS (SELECT FROM pg_constraint WHERE conrelid = indrelid AND conindid = indexrelid AND contype <> 'f')
 UNION ALL
 SELECT 'trigger', format('%s.%I', name, tgname),
@@ -120,6 +154,12 @@ SELECT 'trigger', format('%s.%I', name, tgname),
 FROM relations JOIN pg_trigger ON tgrelid = relation AND NOT tgisinternal
 JOIN pg_proc ON pg_proc.oid = tgfoid JOIN pg_namespace ON pg_namespace.oid = pronamespace
 WHERE nspname !~ '\A_timescaledb_'
+UNION ALL
+SELECT 'rule', format('%s.%I', name, rulename),
+       concat_ws('; ', rtrim(pg_get_ruledef(pg_rewrite.oid), ';'), 'ALTER TABLE ' || name || CASE ev_enabled
+         WHEN 'D' THEN ' DISABLE' WHEN 'R' THEN ' ENABLE REPLICA' WHEN 'A' THEN ' ENABLE ALWAYS' END
+         || ' RULE ' || quote_ident(rulename)), 0
+FROM relations JOIN pg_rewrite ON ev_class = relation AND rulename <> '_RETURN'
 UNION ALL
 SELECT CASE relkind WHEN 'v' THEN 'view' ELSE 'materialized view' END, name, rtrim(pg_get_viewdef(relation), ';'),
        relation::int8
@@ -145,13 +185,60 @@ SELECT 'type', quote_ident(typname),
 FROM pg_type JOIN here ON typnamespace = schema JOIN pg_enum ON enumtypid = pg_type.oid
 WHERE ('pg_type'::regclass, pg_type.oid) NOT IN (SELECT classid, objid FROM borrowed) GROUP BY typname
 UNION ALL
+SELECT 'type', quote_ident(relname), format('(%s)', string_agg(
+         concat_ws(' ', quote_ident(attname), format_type(atttypid, atttypmod),
+                   CASE WHEN attcollation <> made.typcollation THEN 'COLLATE ' || attcollation::regcollation END),
+         ', ' ORDER BY attnum)), 0
+FROM pg_class JOIN here ON relnamespace = schema
+LEFT JOIN pg_attribute ON attrelid = pg_class.oid AND attnum > 0 AND NOT attisdropped
+LEFT JOIN pg_type AS made ON made.oid = atttypid
+WHERE relkind = 'c' AND ('pg_type'::regclass, reltype) NOT IN (SELECT classid, objid FROM borrowed)
+GROUP BY relname
+UNION ALL
+SELECT 'type', quote_ident(typname), format('RANGE (%s)', concat_ws(', ', 'SUBTYPE = ' || format_type(rngsubtype, NULL),
+         'SUBTYPE_DIFF = ' || nullif(rngsubdiff::oid, 0)::regproc, 'CANONICAL = ' || nullif(rngcanonical::oid, 0)::regproc)), 0
+FROM pg_type JOIN here ON typnamespace = schema JOIN pg_range ON rngtypid = pg_type.oid
+WHERE ('pg_type'::regclass, pg_type.oid) NOT IN (SELECT classid, objid FROM borrowed)
+UNION ALL
+SELECT 'domain', quote_ident(typname),
+       concat_ws(' ', format_type(typbasetype, typtypmod), 'DEFAULT ' || typdefault, CASE WHEN typnotnull THEN 'NOT NULL' END,
+         (SELECT string_agg(format('CONSTRAINT %I %s', conname, pg_get_constraintdef(pg_constraint.oid)), ' ' ORDER BY conname)
+          FROM pg_constraint WHERE contypid = pg_type.oid AND contype = 'c')), 0
+FROM pg_type JOIN here ON typnamespace = schema
+WHERE typtype = 'd' AND ('pg_type'::regclass, pg_type.oid) NOT IN (SELECT classid, objid FROM borrowed)
+UNION ALL
+SELECT 'aggregate function', format('%I(%s)', proname, pg_get_function_identity_arguments(pg_proc.oid)),
+       concat_ws(', ', 'SFUNC = ' || aggtransfn, 'STYPE = ' || format_type(aggtranstype, NULL),
+                 'FINALFUNC = ' || nullif(aggfinalfn::oid, 0)::regproc, 'COMBINEFUNC = ' || nullif(aggcombinefn::oid, 0)::regproc,
+                 'INITCOND = ' || quote_literal(agginitval), 'PARALLEL = ' || CASE proparallel WHEN 's' THEN 'SAFE'
+                 WHEN 'r' THEN 'RESTRICTED' END), 0
+FROM pg_proc JOIN here ON pronamespace = schema JOIN pg_aggregate ON aggfnoid = pg_proc.oid
+WHERE ('pg_proc'::regclass, pg_proc.oid) NOT IN (SELECT classid, objid FROM borrowed)
+UNION ALL
+-- Those of a range belong to its type.
 SELECT 'function', format('%I(%s)', proname, pg_get_function_identity_arguments(pg_proc.oid)),
        rtrim(pg_get_functiondef(pg_proc.oid)), 0
 FROM pg_proc JOIN here ON pronamespace = schema
-WHERE prokind IN ('f', 'p') AND ('pg_proc'::regclass, pg_proc.oid) NOT IN (SELECT classid, objid FROM borrowed)
+WHERE prokind IN ('f', 'p', 'w') AND ('pg_proc'::regclass, pg_proc.oid) NOT IN (
+  SELECT classid, objid FROM borrowed
+  UNION ALL SELECT classid, objid FROM pg_depend WHERE refclassid = 'pg_type'::regclass AND deptype = 'i')
 """
 
+# How a person or another version writes an interval, or that there is none, makes no other policy: 48:00:00 is 2 days for
+# whoever looks back from now, as far as hours and days go. A month has no length in days, and stays one.
 _HYPERTABLES = rf"""
+WITH jobs AS (
+  SELECT jobs.*, concat_ws('.', quote_ident(coalesce(view_name, jobs.hypertable_name)), proc_name) AS job, CASE
+           WHEN proc_schema !~ '\A_timescaledb_' THEN config ELSE (
+             SELECT coalesce(jsonb_object_agg(key, CASE
+               WHEN key = ANY ('{{drop_after,compress_after,start_offset,end_offset}}') AND jsonb_typeof(value) = 'string'
+               THEN to_jsonb(justify_hours((value #>> '{{}}')::interval)::text) ELSE value END), '{{}}')
+             FROM jsonb_each(config) WHERE jsonb_typeof(value) <> 'null' AND key NOT IN ('hypertable_id', 'mat_hypertable_id')
+           ) END AS said
+  FROM timescaledb_information.jobs LEFT JOIN timescaledb_information.continuous_aggregates AS aggregates
+    ON materialization_hypertable_schema = jobs.hypertable_schema AND materialization_hypertable_name = jobs.hypertable_name
+  WHERE coalesce(view_schema, jobs.hypertable_schema, proc_schema) = $1::text
+)
 SELECT 'hypertable' AS kind, quote_ident(hypertable_name) AS name,
        string_agg(CASE WHEN num_partitions IS NULL THEN format('chunks of %s by %I', time_interval, column_name)
                        ELSE format('%s partitions by %I', num_partitions, column_name) END,
@@ -177,10 +264,11 @@ SELECT 'aggregate', quote_ident(view_name), concat_ws(', ', rtrim(view_definitio
        CASE WHEN compression_enabled THEN 'compressed' END), 0
 FROM timescaledb_information.continuous_aggregates WHERE view_schema = $1::text
 UNION ALL
-SELECT 'policy', concat_ws('.', quote_ident(coalesce(view_name, jobs.hypertable_name)), proc_name),
-       concat_ws(', ', format('every %s %s', schedule_interval, config - 'hypertable_id' - 'mat_hypertable_id'),
-                 CASE WHEN NOT scheduled THEN 'switched off' END), 0
-FROM timescaledb_information.jobs LEFT JOIN timescaledb_information.continuous_aggregates AS aggregates
-  ON materialization_hypertable_schema = jobs.hypertable_schema AND materialization_hypertable_name = jobs.hypertable_name
-WHERE coalesce(view_schema, jobs.hypertable_schema, proc_schema) = $1::text
+SELECT 'policy', job, concat_ws(', ', format('every %s %s', justify_hours(schedule_interval), said),
+                                CASE WHEN NOT scheduled THEN 'switched off' END), 0
+FROM jobs
+UNION ALL
+SELECT 'policy settings', job, format('%s, at most %s attempts again, each %s after, and %s long', CASE
+         WHEN fixed_schedule THEN 'at fixed times' ELSE 'whenever it is due' END, max_retries, retry_period, max_runtime), 0
+FROM jobs
 """

@@ -24,12 +24,11 @@ class Difference(msgspec.Struct, frozen=True):
 
 
 def find_differences(expected: Catalogue, actual: Catalogue) -> list[Difference]:
-    """The objects that are missing, extra or other, by kind and name; of a table that is missing or extra, only the table."""
+    """The objects that are missing, extra or other, by kind and name; of a table or policy that is, nothing that belongs to it."""
     return [
         Difference(kind, name, _fold(expected.get((kind, name))), _fold(actual.get((kind, name))))
         for kind, name in sorted(expected.keys() | actual.keys())
-        if expected.get((kind, name)) != actual.get((kind, name))
-        and not _is_of_other_table(kind, name, expected, actual)
+        if expected.get((kind, name)) != actual.get((kind, name)) and not _is_of_other(kind, name, expected, actual)
     ]
 
 
@@ -37,6 +36,9 @@ def _fold(definition: str | None) -> str | None:
     return None if definition is None else " ".join(definition.split())
 
 
-def _is_of_other_table(kind: str, name: str, expected: Catalogue, actual: Catalogue) -> bool:
-    table = ("table", name.split(".", maxsplit=1)[0])
-    return kind != "table" and (table in expected) != (table in actual)
+def _is_of_other(kind: str, name: str, expected: Catalogue, actual: Catalogue) -> bool:
+    """Whether it belongs to a table or a policy that is missing or extra itself."""
+    policy, table = ("policy", name), ("table", name.split(".", maxsplit=1)[0])
+    return (kind != "table" and (table in expected) != (table in actual)) or (
+        kind == "policy settings" and (policy in expected) != (policy in actual)
+    )

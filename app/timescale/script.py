@@ -69,6 +69,7 @@ def _write_objects(catalogue: Catalogue) -> Iterator[str]:
     for (kind, name), definition in catalogue.items():
         of_kind.setdefault(kind, {})[name] = definition
     yield from (f"CREATE TYPE {name} AS {each}" for name, each in of_kind.get("type", {}).items())
+    yield from (f"CREATE DOMAIN {name} AS {each}" for name, each in of_kind.get("domain", {}).items())
     owned: list[str] = []
     for name, definition in of_kind.get("sequence", {}).items():
         bare, options = name.rpartition(".")[2], definition.split(" OWNED BY ")
@@ -77,6 +78,8 @@ def _write_objects(catalogue: Catalogue) -> Iterator[str]:
     if functions := of_kind.get("function", {}):
         yield "SET check_function_bodies = off"
         yield from functions.values()
+    for name, definition in of_kind.get("aggregate function", {}).items():
+        yield f"CREATE AGGREGATE {name} ({definition})"
     yield from _write_tables(catalogue)
     yield from owned
     for name, definition in of_kind.get("row level security", {}).items():
@@ -88,6 +91,9 @@ def _write_objects(catalogue: Catalogue) -> Iterator[str]:
             yield f"CREATE {kind.upper()} {name} AS\n{definition}"
     yield from of_kind.get("index", {}).values()
     yield from of_kind.get("trigger", {}).values()
+    yield from of_kind.get("rule", {}).values()
+    for name, definition in of_kind.get("replica identity", {}).items():
+        yield f"ALTER TABLE {name} REPLICA IDENTITY {definition}"
 
 
 def _write_tables(catalogue: Catalogue) -> Iterator[str]:

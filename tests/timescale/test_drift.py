@@ -247,3 +247,74 @@ async def test_the_name_of_the_schema_within_a_text_is_no_difference(project: Pr
         3,
         [f"column notes.key is text DEFAULT 'key'::text, {SAID} text DEFAULT 'public.key'::text"],
     )
+
+
+MORE_BY_SQL = [
+    "CREATE DOMAIN level AS real DEFAULT 1 CHECK (VALUE >= 0)",
+    "CREATE TYPE spot AS (x int, name varchar(9))",
+    "CREATE TYPE span AS RANGE (SUBTYPE = float8)",
+    "CREATE AGGREGATE total (int) (SFUNC = int4pl, STYPE = int, INITCOND = '0')",
+    "CREATE TABLE notes (id int PRIMARY KEY, high level, at spot, during span, machine_id text REFERENCES machines)",
+    "CREATE RULE kept AS ON DELETE TO notes DO INSTEAD NOTHING",
+    "ALTER TABLE notes REPLICA IDENTITY FULL",
+]
+MORE_GONE = {
+    "DROP RULE kept ON notes": [
+        "rule notes.kept is missing: CREATE RULE kept AS ON DELETE TO notes DO INSTEAD NOTHING"
+    ],
+    "ALTER TABLE notes REPLICA IDENTITY DEFAULT": ["replica identity notes is missing: FULL"],
+    "ALTER TABLE notes ALTER high TYPE real, DROP at, DROP during; DROP DOMAIN level; DROP TYPE spot, span": [
+        f"column notes.high is real, {SAID} level",
+        "column notes.at is missing: spot",
+        "column notes.during is missing: span",
+        "domain level is missing: real DEFAULT 1 CONSTRAINT level_check CHECK ((VALUE >= (0)::double precision))",
+        "type spot is missing: (x integer, name character varying(9))",
+        "type span is missing: RANGE (SUBTYPE = double precision)",
+    ],
+    "DROP AGGREGATE total (int)": [
+        "aggregate function total(integer) is missing: SFUNC = int4pl, STYPE = integer, INITCOND = '0'"
+    ],
+}
+MORE_OTHER = {
+    "ALTER TABLE notes DISABLE RULE kept": [
+        "rule notes.kept is CREATE RULE kept AS ON DELETE TO notes DO INSTEAD NOTHING; ALTER TABLE notes DISABLE RULE kept, "
+        f"{SAID} CREATE RULE kept AS ON DELETE TO notes DO INSTEAD NOTHING"
+    ],
+    "ALTER TABLE notes REPLICA IDENTITY USING INDEX notes_pkey": [
+        f"replica identity notes is USING INDEX notes_pkey, {SAID} FULL"
+    ],
+    "ALTER DOMAIN level SET NOT NULL; ALTER DOMAIN level DROP CONSTRAINT level_check": [
+        f"domain level is real DEFAULT 1 NOT NULL, {SAID} real DEFAULT 1 CONSTRAINT level_check "
+        "CHECK ((VALUE >= (0)::double precision))"
+    ],
+    "ALTER TABLE notes DISABLE TRIGGER ALL": [f"foreign key notes.notes_machine_id_fkey {ADDED} switched off on notes"],
+    "ALTER TABLE machines DISABLE TRIGGER ALL": [
+        f"foreign key notes.notes_machine_id_fkey {ADDED} switched off on machines, notes",
+        f"foreign key readings.readings_machine_id_fkey {ADDED} switched off on machines",
+    ],
+}
+
+
+async def test_what_else_decides_about_rows_is_looked_after_too(project: Project) -> None:
+    await step(project, declare("None"))
+    await project.write_raw(*MORE_BY_SQL)
+    await project.forwards()
+    assert await check(project) == (0, [])
+    said: set[str] = set()
+    superuser = await project.fetch("SELECT rolsuper FROM pg_roles WHERE rolname = current_user")
+    for statement, differences in MORE_OTHER.items():
+        if "TRIGGER ALL" in statement and superuser == [(False,)]:
+            continue  # the triggers of foreign keys are a superuser's to switch off
+        await run(project, statement)
+        code, found = await check(project)
+        assert (code, set(found) - said) == (3, set(differences))
+        said |= set(found)
+
+
+async def test_what_else_is_gone_is_named(project: Project) -> None:
+    await step(project, declare("None"))
+    await project.write_raw(*MORE_BY_SQL)
+    await project.forwards()
+    await run(project, *MORE_GONE)
+    code, differences = await check(project)
+    assert (code, sorted(differences)) == (3, sorted(each for said in MORE_GONE.values() for each in said))

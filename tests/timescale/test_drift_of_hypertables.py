@@ -91,9 +91,9 @@ async def test_policies_that_are_missing_other_or_switched_off_are_named(project
     assert await check(project) == (
         3,
         [
-            f'{COMPRESSING.format("is", "9 days")}, {SAID} every 12:00:00 {{"compress_after": "168:00:00"}}',
-            f'{RETAINING.format("is", "8760:00:00")}, switched off, {SAID} every 1 day {{"drop_after": "8760:00:00"}}',
-            REFRESHING.format("is missing:", "720:00:00"),
+            f'{COMPRESSING.format("is", "9 days")}, {SAID} every 12:00:00 {{"compress_after": "7 days"}}',
+            f'{RETAINING.format("is", "365 days")}, switched off, {SAID} every 1 day {{"drop_after": "365 days"}}',
+            REFRESHING.format("is missing:", "30 days"),
         ],
     )
     await project.fetch("SELECT remove_compression_policy('readings')")
@@ -105,10 +105,10 @@ async def test_policies_that_are_missing_other_or_switched_off_are_named(project
     assert await check(project) == (
         3,
         [
-            COMPRESSING.format("is missing:", "168:00:00"),
-            f'{RETAINING.format("is", "30 days")}, {SAID} every 1 day {{"drop_after": "8760:00:00"}}',
+            COMPRESSING.format("is missing:", "7 days"),
+            f'{RETAINING.format("is", "30 days")}, {SAID} every 1 day {{"drop_after": "365 days"}}',
             f"{REFRESHING.format('is', '9 days')}, {SAID} every 01:00:00 "
-            '{"end_offset": "01:00:00", "start_offset": "720:00:00"}',
+            '{"end_offset": "01:00:00", "start_offset": "30 days"}',
         ],
     )
 
@@ -143,7 +143,7 @@ async def test_other_compression_and_none_are_named(project: Project) -> None:
     await project.fetch("ALTER TABLE readings SET (timescaledb.compress = false)")
     assert await check(project) == (
         3,
-        [f"compression readings is missing: {SEGMENTED}", COMPRESSING.format("is missing:", "168:00:00")],
+        [f"compression readings is missing: {SEGMENTED}", COMPRESSING.format("is missing:", "7 days")],
     )
 
 
@@ -166,7 +166,7 @@ async def test_an_aggregate_that_shows_something_else_or_nothing_new_is_named(pr
     await project.fetch("DROP MATERIALIZED VIEW readings_hourly")
     assert await check(project) == (
         3,
-        [f"aggregate readings_hourly is missing: {MEAN_SHOWN}", REFRESHING.format("is missing:", "720:00:00")],
+        [f"aggregate readings_hourly is missing: {MEAN_SHOWN}", REFRESHING.format("is missing:", "30 days")],
     )
     for name in ("readings_hourly", "more"):
         await project.fetch(
@@ -179,7 +179,7 @@ async def test_an_aggregate_that_shows_something_else_or_nothing_new_is_named(pr
         [
             f"aggregate more {ADDED} {SHOWN.format('')}",
             f"aggregate readings_hourly is {SHOWN.format('')}, {SAID} {MEAN_SHOWN}",
-            REFRESHING.format("is missing:", "720:00:00"),
+            REFRESHING.format("is missing:", "30 days"),
         ],
     )
 
@@ -211,3 +211,95 @@ async def test_catching_up_gives_what_is_lacking_and_changes_nothing_else(projec
                 await project.fetch(each.sql)
         assert await check(project) == (0, [])
     assert await project.fetch("SELECT count(*) FROM readings") == [(1000,)]
+
+
+async def test_an_index_that_a_chunk_lacks_is_named(project: Project) -> None:
+    await step(project, declare(daily()))
+    if not await has_timescale(project):
+        pytest.skip("this edition has no chunks")
+    await project.fetch("INSERT INTO machines VALUES ('A')")
+    await project.fetch(ROWS)
+    assert await check(project) == (0, [])
+    ((first, many),) = await project.fetch(
+        "SELECT min(chunk::text), count(*)::int FROM show_chunks('readings') AS chunk"
+    )
+    ((index,),) = await project.fetch(
+        "SELECT indexrelid::regclass::text FROM pg_index WHERE indrelid = $1::text::regclass AND NOT indisunique", first
+    )
+    await project.fetch(f"DROP INDEX {index}")
+    assert await check(project) == (
+        3,
+        [
+            f"index readings.readings_timestamp is {INDEX}, missing on 1 of {many} chunks "
+            f"({first.partition('.')[2]}), {SAID} {INDEX}"
+        ],
+    )
+
+
+INDEX = 'CREATE INDEX readings_timestamp ON readings USING btree ("timestamp")'
+
+
+async def test_a_foreign_key_that_is_switched_off_on_a_chunk_is_named(project: Project) -> None:
+    await step(project, declare(daily()))
+    if not await has_timescale(project):
+        pytest.skip("this edition has no chunks")
+    await project.fetch("INSERT INTO machines VALUES ('A')")
+    await project.fetch(ROWS)
+    ((first, name),) = await project.fetch(
+        "SELECT conrelid::regclass::text, conname::text FROM pg_constraint WHERE contype = 'f' AND conrelid = "
+        "(SELECT min(chunk::text) FROM show_chunks('readings') AS chunk)::regclass"
+    )
+    await project.fetch(
+        "UPDATE pg_trigger SET tgenabled = 'D' WHERE tgisinternal AND tgrelid = $1::text::regclass", first
+    )
+    chunk = first.partition(".")[2]
+    assert await check(project) == (3, [f'foreign key readings."{name}" {ADDED} switched off on {chunk}'])
+
+
+async def test_the_settings_of_a_policy_are_compared(project: Project) -> None:
+    await step(project, declare(daily(RETENTION)))
+    await require_community(project)
+    await project.fetch(
+        "SELECT alter_job(job_id, max_retries => 3) FROM timescaledb_information.jobs WHERE proc_name = 'policy_retention'"
+    )
+    assert await check(project) == (
+        3,
+        [
+            "policy settings readings.policy_retention is whenever it is due, at most 3 attempts again, each 00:05:00 after, "
+            f"and 00:05:00 long, {SAID} whenever it is due, at most -1 attempts again, each 00:05:00 after, and 00:05:00 long"
+        ],
+    )
+
+
+async def test_the_same_time_in_other_words_is_the_same_policy_and_a_month_is_no_number_of_days(
+    project: Project,
+) -> None:
+    await step(project, declare(daily(FULL)))
+    await require_community(project)
+    others = {
+        "1 year": f'{RETAINING.format("is", "1 year")}, {SAID} every 1 day {{"drop_after": "365 days"}}',
+        "365 days": None,
+        "8760:00:00": None,
+        "364 days 24:00:00": None,
+        "365 days 00:00:01": f'{RETAINING.format("is", "365 days 00:00:01")}, {SAID} every 1 day {{"drop_after": "365 days"}}',
+    }
+    for span, said in others.items():
+        await project.fetch("SELECT remove_retention_policy('readings')")
+        await project.fetch("SELECT add_retention_policy('readings', $1::text::interval)", span)
+        assert await check(project) == ((3, [said]) if said else (0, []))
+
+
+@pytest.mark.parametrize("change", ["config - 'start_offset'", """config || '{"start_offset": null}'"""])
+async def test_no_beginning_and_a_beginning_of_nothing_are_the_same(project: Project, change: str) -> None:
+    await step(project, declare(daily(MEAN.replace("timedelta(days=30)", "None"))))
+    await require_community(project)
+    refresh = "FROM timescaledb_information.jobs WHERE proc_name = 'policy_refresh_continuous_aggregate'"
+    await project.fetch(f"SELECT alter_job(job_id, config => {change}) {refresh}")
+    assert await check(project) == (0, [])
+    await project.fetch(f"""SELECT alter_job(job_id, config => config || '{{"start_offset": "9 days"}}') {refresh}""")
+    assert await check(project) == (
+        3,
+        [
+            f'{REFRESHING.format("is", "9 days")}, {SAID} every 01:00:00 {{"end_offset": "01:00:00"}}',
+        ],
+    )

@@ -122,6 +122,13 @@ BY_HAND = [
     "ALTER TABLE a_circle ENABLE ROW LEVEL SECURITY",
     "ALTER TABLE b_circle ENABLE ROW LEVEL SECURITY",
     "ALTER TABLE b_circle FORCE ROW LEVEL SECURITY",
+    "CREATE DOMAIN level AS real DEFAULT 1 NOT NULL CONSTRAINT known CHECK (VALUE >= 0)",
+    "CREATE TYPE spot AS (x int, name varchar(9))",
+    "CREATE TYPE span AS RANGE (SUBTYPE = float8)",
+    "CREATE AGGREGATE total (int) (SFUNC = int4pl, STYPE = int, INITCOND = '0')",
+    "CREATE TABLE spots (id level PRIMARY KEY, at spot, during span)",
+    "CREATE RULE kept AS ON DELETE TO spots DO INSTEAD NOTHING",
+    "ALTER TABLE spots REPLICA IDENTITY USING INDEX spots_pkey",
     "CREATE VIEW z_first AS SELECT 1 AS one",
     "CREATE MATERIALIZED VIEW a_second AS SELECT one FROM z_first",
     "CREATE UNIQUE INDEX second_one ON a_second (one)",
@@ -154,7 +161,7 @@ async def test_whatever_a_migration_makes_the_script_makes_too(project: Project)
     made, again = await read(project.url), await read(project.url, "again")
     assert again == made
     kinds = {"table", "column", "constraint", "index", "trigger", "function", "sequence", "type", "view"}
-    kinds |= {"materialized view", "row level security"}
+    kinds |= {"materialized view", "row level security", "domain", "rule", "aggregate function", "replica identity"}
     if await is_community(project):
         kinds |= {"hypertable", "compression", "policy", "aggregate"}
     assert {kind for kind, _ in made} >= kinds
@@ -168,6 +175,11 @@ async def test_the_diagram_says_to_mermaid_what_the_migrations_made(project: Pro
             ["text", "machine_id", ["PK", "FK"], ""],
             ["timestamptz", "timestamp", ["PK"], ""],
             ["real", "value", [], ""],
+        ],
+        "spots": [
+            ["level", "id", ["PK"], ""],
+            ["spot", "at", [], "may be null"],
+            ["span", "during", [], "may be null"],
         ],
         "Odd_one": [
             ["integer", "the_key", ["PK"], ""],
