@@ -14,12 +14,13 @@ from app.timescale.steps import Hold, Reach, sum_holds
 class Extent(msgspec.Struct, frozen=True):
     """A table with its indexes and, of a hypertable or a partitioned table, its `chunks`, which are None for any other.
 
-    `rows` are PostgreSQL's estimate, None where it has none yet.
+    `rows` are PostgreSQL's estimate, None where it has none yet; of `uncounted` chunks that have rows it has none either.
     """
 
     rows: int | None
     size_bytes: int
     chunks: int | None
+    uncounted: int
 
 
 # Of $1, the oid of a table: the tables that its foreign keys refer to, those that refer to it, and its views with theirs.
@@ -86,7 +87,8 @@ async def _find(connection: Connection, table: str) -> int | None:
     return oid
 
 
-# A hypertable, or the hypertable that an aggregate is stored in. Compressed chunks have their rows counted by TimescaleDB.
+# A hypertable, or the hypertable that an aggregate is stored in. Compressed chunks have their rows counted by TimescaleDB,
+# which takes those that were never analyzed for empty.
 _HYPERTABLE = """
 WITH stored AS (
   SELECT format('%I.%I', hypertable_schema, hypertable_name)::regclass AS table, num_chunks
@@ -97,16 +99,23 @@ WITH stored AS (
      WHERE format('%I.%I', view_schema, view_name)::regclass = $1::oid::regclass),
     $1::oid::regclass)
 )
-SELECT approximate_row_count(stored.table) AS rows, hypertable_size(stored.table) AS size_bytes, num_chunks AS chunks
-FROM stored
+SELECT CASE WHEN uncounted = 0 OR uncounted < filled THEN approximate_row_count(stored.table) END AS rows,
+       hypertable_size(stored.table) AS size_bytes, num_chunks AS chunks, uncounted
+FROM stored CROSS JOIN LATERAL (
+  SELECT count(*) FILTER (WHERE NOT is_compressed AND reltuples < 0 AND pg_relation_size(pg_class.oid) > 0) AS uncounted,
+         count(*) FILTER (WHERE is_compressed OR pg_relation_size(pg_class.oid) > 0) AS filled
+  FROM timescaledb_information.chunks JOIN pg_class ON pg_class.oid = format('%I.%I', chunk_schema, chunk_name)::regclass
+  WHERE format('%I.%I', hypertable_schema, hypertable_name)::regclass = stored.table
+) AS parts
 """
 _TABLE = """
 SELECT CASE WHEN relkind = 'p' THEN parts.rows WHEN reltuples >= 0 THEN reltuples::bigint END AS rows,
        CASE WHEN relkind = 'p' THEN parts.size_bytes ELSE pg_total_relation_size(oid) END AS size_bytes,
-       CASE WHEN relkind = 'p' THEN parts.chunks END AS chunks
+       CASE WHEN relkind = 'p' THEN parts.chunks END AS chunks,
+       CASE WHEN relkind = 'p' THEN parts.uncounted ELSE 0 END AS uncounted
 FROM pg_class CROSS JOIN LATERAL (
   SELECT sum(nullif(leaf.reltuples, -1))::bigint AS rows, coalesce(sum(pg_total_relation_size(leaf.oid)), 0)::bigint AS size_bytes,
-         count(*) AS chunks
+         count(*) AS chunks, count(*) FILTER (WHERE leaf.reltuples < 0 AND pg_relation_size(leaf.oid) > 0) AS uncounted
   FROM pg_partition_tree(pg_class.oid) JOIN pg_class AS leaf ON leaf.oid = relid WHERE isleaf
 ) AS parts
 WHERE oid = $1::oid AND relkind IN ('r', 'p', 'm')

@@ -273,6 +273,8 @@ def _describe_extent(extent: Extent | None) -> str:
     if extent is None:
         return ""
     rows = "rows that were never counted" if extent.rows is None else f"about {_count(extent.rows, 'row')}"
+    if extent.rows is not None and extent.uncounted:
+        rows += f" and those of {_count(extent.uncounted, 'chunk')} that were never counted"
     chunks = "" if extent.chunks is None else f" in {_count(extent.chunks, 'chunk')}"
     return f": {rows}, {_describe_size(extent.size_bytes)}{chunks}"
 

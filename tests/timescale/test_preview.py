@@ -196,6 +196,31 @@ async def test_each_lock_is_shown_with_the_rows_bytes_and_chunks_that_wait_behin
         assert "-- machines: ACCESS EXCLUSIVE (reads and writes wait): about 1 row, 32 kB" in lines
 
 
+async def test_chunks_that_were_never_counted_are_not_taken_for_empty(project: Project) -> None:
+    await step(project, declare(daily()))
+    if not await project.fetch("SELECT FROM pg_extension WHERE extname = 'timescaledb'"):
+        pytest.skip("this edition has no chunks")
+    await project.fetch("INSERT INTO machines VALUES ('A')")
+    await project.fetch(ROWS)
+    project.declare(declare(daily(), DOUBLE))
+    await project.generate()
+
+    async def find_rows() -> str:
+        found = re.search(
+            r"-- readings: ACCESS EXCLUSIVE \(.*\): (.*), [\d,]+ kB in 7 chunks", "\n".join(await show(project))
+        )
+        assert found
+        return found[1]
+
+    assert await find_rows() == "rows that were never counted"
+    ((first, rows),) = await project.fetch(
+        "SELECT tableoid::regclass::text, count(*)::int FROM readings GROUP BY 1 ORDER BY 1 LIMIT 1"
+    )
+    await project.fetch(f"ANALYZE {first}")
+    assert await find_rows() == f"about {rows} rows and those of 6 chunks that were never counted"
+    await project.fetch("ANALYZE readings")
+    assert await find_rows() == "about 1,000 rows"
+
 async def test_what_this_server_leaves_out_is_said_and_locks_nothing(project: Project) -> None:
     await step(project, declare(daily()))
     project.declare(declare(daily(FULL)))
