@@ -17,6 +17,7 @@ from piccolo.columns import Column
 from piccolo.table import Table, sort_table_classes
 
 from app.engine import find_engine
+from app.errors import MigrationRefused
 from app.timescale.columns import create_index, list_names, plan_column, rename_names
 
 
@@ -44,7 +45,13 @@ class TableOperations(MigrationManager):
                 if inspect.isawaitable(answer):
                     await answer
             for operation in reversed(operations) if backwards else operations:
-                await operation(backwards=backwards)
+                try:
+                    await operation(backwards=backwards)
+                except _AbsentError as error:
+                    raise MigrationRefused(
+                        f"The migration {self.migration_id} changes the {error}, which the migrations before it have dropped "
+                        "or renamed, on another branch most likely: write it anew after them."
+                    ) from error
 
     async def _run_rename_tables(self, backwards: bool = False) -> None:
         tables = await self._read_tables(before=True) if self.rename_tables else {}
@@ -152,7 +159,7 @@ class TableOperations(MigrationManager):
         snapshot = SchemaSnapshot(managers).get_snapshot()
         for table in snapshot:
             table.columns = [_renew(column) for column in table.columns]
-        return {table.class_name: table.to_table_class() for table in snapshot}
+        return _Tables({table.class_name: table.to_table_class() for table in snapshot})
 
 
 def read_new_names(manager: MigrationManager, tablename: str) -> dict[str, str]:
@@ -172,8 +179,22 @@ def _renew(column: Column) -> Column:
     return made
 
 
+class _AbsentError(Exception):
+    """What a migration changes isn't there when its turn comes."""
+
+
+class _Tables(dict[str, type[Table]]):
+    """By the names of their classes."""
+
+    def __missing__(self, class_name: str) -> type[Table]:
+        raise _AbsentError(f"table of {class_name}")
+
+
 def _get_column(table: type[Table], name: str) -> Column:
-    return table._meta.get_column_by_name(name)
+    try:
+        return table._meta.get_column_by_name(name)
+    except ValueError as error:
+        raise _AbsentError(f"column {table._meta.tablename}.{name}") from error
 
 
 async def _add_column(tablename: str, column: Column) -> None:

@@ -260,3 +260,39 @@ async def test_what_going_back_would_lose_is_counted_under_its_present_name(proj
 
     await project.fetch("DROP TABLE readings")
     assert await count_losses(project.engine, project.app, [first, second, third.migration_id]) == {"machines": 1}
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "named"),
+    [
+        ("place = Text(null=True)", "spot = Text(null=True)", "column machines.location"),
+        (None, None, "table of Machine"),
+    ],
+    ids=["both rename", "both drop"],
+)
+async def test_two_branches_that_change_the_same_are_refused_in_one_sentence(
+    project: Project, one: str | None, other: str | None, named: str
+) -> None:
+    source = (
+        'class Plant(Declared, Table, tablename="plants"):\n    plant_id = Text(primary_key=True, default=None)\n'
+        'class Machine(Declared, Table, tablename="machines"):\n    machine_id = Text(primary_key=True, default=None)\n    '
+    )
+    await step(project, source + "location = Text(null=True)")
+    drafts = []
+    for column in (one, other):
+        project.declare(source.partition("class Machine")[0] if column is None else source + column)
+        draft = await project.generate(renames=True)
+        assert draft is not None
+        drafts.append(draft)
+        draft.path.unlink()
+        project.forget_files()
+    for draft in drafts:
+        draft.path.write_text(draft.text)
+    newest = max(draft.migration_id for draft in drafts)
+    with pytest.raises(
+        MigrationRefused,
+        match=f"^The migration {newest} changes the {named}, which the migrations before it have dropped or renamed, on "
+        "another branch most likely: write it anew after them.$",
+    ):
+        await project.forwards()
+    assert await project.fetch("SELECT max(name) FROM migration") == [(min(draft.migration_id for draft in drafts),)]

@@ -221,6 +221,7 @@ async def test_chunks_that_were_never_counted_are_not_taken_for_empty(project: P
     await project.fetch("ANALYZE readings")
     assert await find_rows() == "about 1,000 rows"
 
+
 async def test_what_this_server_leaves_out_is_said_and_locks_nothing(project: Project) -> None:
     await step(project, declare(daily()))
     project.declare(declare(daily(FULL)))
