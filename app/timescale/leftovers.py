@@ -11,6 +11,7 @@ from typing import Any
 
 from app.timescale.journal import LOCK, take_lock
 from app.timescale.steps import CONDITIONS, Step
+from app.timescale.tokens import split_statements
 
 CREATE_STEPS = (
     "CREATE TABLE IF NOT EXISTS migration_step "
@@ -74,4 +75,5 @@ async def _run_step(connection: Any, statement: str, query: str | None) -> None:
             return
         for name, value in values.items():
             statement = statement.replace(f":{name}", value)
-    await connection.execute(statement)
+    if split_statements(statement):  # to one that is empty, which an earlier version wrote down, there is no answer
+        await connection.execute(statement)

@@ -33,6 +33,7 @@ from app.timescale.renames import rename_in_hypertable, rename_in_index
 from app.timescale.statements import ENABLE_TIMESCALE
 from app.timescale.steps import Step, describe_step
 from app.timescale.tape import Tape
+from app.timescale.tokens import split_statements
 from app.timescale.transitions import plan_transition
 
 # A DDL statement that waits for a long reader makes everyone else wait behind it: rather give up, and try again later.
@@ -88,7 +89,8 @@ class TimescaleMigrationManager(TableOperations):
     def run_after_commit(self, forwards: str, backwards: str) -> None:
         """One statement each that can't run in a transaction, such as CREATE INDEX CONCURRENTLY.
 
-        It is written down with the migration and run after it, again where it was cut off: it must bear that.
+        It is written down with the migration and run after it, again where it was cut off: it must bear that. An empty one
+        is nothing to do.
         """
         self.afterwards.append((forwards, backwards))
 
@@ -171,7 +173,9 @@ class TimescaleMigrationManager(TableOperations):
         statements = (
             [pair[1] for pair in reversed(self.afterwards)] if backwards else [pair[0] for pair in self.afterwards]
         )
-        return [*planned, *(describe_statement(sql, transactional=False) for sql in statements)]
+        # An empty way back, or forth, is no step.
+        later = [sql for sql in statements if split_statements(sql)]
+        return [*planned, *(describe_statement(sql, transactional=False) for sql in later)]
 
     def _plan(self, *, backwards: bool, rehearsed: bool = False) -> tuple[list[Step], list[Step]]:
         """The steps of the transitions before and after Piccolo's operations."""

@@ -24,6 +24,7 @@ from app.migrations.state import list_migrations
 from app.migrations.watch import watch
 from app.timescale.files import compute_checksum, list_files
 from app.timescale.journal import LOCK, name_user
+from app.timescale.leftovers import CREATE_STEPS
 from tests.conftest import ROOT, find_program, make_database, make_environ, read_database, run_command, run_sql
 from tests.test_migrations import fetch
 from tests.timescale.project import Project, is_community
@@ -289,6 +290,34 @@ async def test_a_statement_after_the_transaction_runs_by_itself_and_again_when_i
     assert await project.fetch(index) == [("one_size", None)]
     await project.backwards("1")
     assert await project.fetch(index) == [(None, None)]
+
+
+@pytest.mark.parametrize("empty", ["", " ;\n", "-- nothing to undo"])
+async def test_a_statement_after_the_transaction_that_is_empty_is_no_step(project: Project, empty: str) -> None:
+    first = await write(project, ONE)
+    path = list_files(project.folder)[first]
+    path.write_text(
+        path.read_text().replace(
+            "    return manager",
+            f'    manager.run_after_commit("VACUUM (ANALYZE) one", {empty!r})\n'
+            f'    manager.run_after_commit({empty!r}, "ANALYZE migration_journal")\n    return manager',
+        )
+    )
+    project.forget_files()
+    for _ in range(2):
+        await project.forwards()
+        assert await project.fetch("SELECT to_regclass('one')::text, to_regclass('migration_step')::text") == [
+            ("one", None)
+        ]
+        await project.backwards("1")
+        assert await project.fetch("SELECT to_regclass('one')::text, to_regclass('migration_step')::text") == [
+            (None, None)
+        ]
+    # As an earlier version wrote it down.
+    await project.fetch(CREATE_STEPS)
+    await project.fetch("INSERT INTO migration_step (migration, statement) VALUES ('x', $1)", empty)
+    await project.forwards()
+    assert await project.fetch("SELECT to_regclass('migration_step')::text") == [(None,)]
 
 
 RUNNING = (

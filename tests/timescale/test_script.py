@@ -146,6 +146,7 @@ AFTER = """
     manager.run_after_commit(
         "ANALYZE readings; -- by itself\\n", "ANALYZE machines"
     )
+    manager.run_after_commit(" -- nothing", "")
 """
 ROWS = "SELECT count(*)::int, sum(value)::int FROM readings"
 HOURS = "SELECT count(*)::int, sum(readings)::int FROM readings_hourly"

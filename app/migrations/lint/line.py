@@ -19,7 +19,7 @@ from app.timescale.manager import TimescaleMigrationManager
 from app.timescale.moves import BATCH, DataMigrationManager
 from app.timescale.statements import ENABLE_TIMESCALE
 from app.timescale.steps import Step
-from app.timescale.tokens import read_statements, read_tokens
+from app.timescale.tokens import read_statements, read_tokens, split_statements
 from app.timescale.transitions import plan_transition
 
 _HOUSEKEEPING = {"analyze", "call", "cluster", "reindex", "vacuum"}
@@ -241,6 +241,7 @@ def _judge_way_back(manager: TimescaleMigrationManager) -> Iterator[Problem]:
         )
     for forwards, backwards in manager.afterwards:
         # What only keeps house changes nothing.
-        if not backwards.strip() and read_tokens(forwards)[0].value not in _HOUSEKEEPING:
+        tokens = read_tokens(forwards)
+        if tokens and not split_statements(backwards) and tokens[0].value not in _HOUSEKEEPING:
             message = "run_after_commit() with an empty way back: going back leaves what it did. Say how to undo it."
             yield Problem("no-backwards", message, forwards)
