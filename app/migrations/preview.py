@@ -17,9 +17,9 @@ from app.migrations.extent import Extent, measure_tables, resolve_holds
 from app.migrations.losses import count_losses
 from app.migrations.state import MigrationState, read_state, require_known, require_order, require_unedited
 from app.timescale.files import find_folder, load_modules
+from app.timescale.indexes import describe_leftover, settle_holds
 from app.timescale.journal import Event
 from app.timescale.leftovers import read_leftovers
-from app.timescale.locks import describe_statement
 from app.timescale.manager import TimescaleMigrationManager, load_own_manager
 from app.timescale.moves import DataMigrationManager, read_rows_done
 from app.timescale.statements import CAN_ENABLE, ENABLE_TIMESCALE, TIMESCALE_POLICY
@@ -37,8 +37,9 @@ class LockedTable(msgspec.Struct, frozen=True):
 
 
 class StepPreview(msgspec.Struct, frozen=True):
-    """`statement` runs as it is, after `cleanup`; `shown` is what a person wants to read of it: without the question for
-    the edition, and with what the query `values` finds just now in the places of its :names.
+    """`statement` runs as it is; `shown` is what a person wants to read of it: without the question for the edition, and
+    with what the query `values` finds just now in the places of its :names. `cleared` is what the query `cleanup` finds
+    just now, a statement that runs before it; `locks` are those of both.
 
     `left_out` is None where only the run can tell.
     """
@@ -51,6 +52,7 @@ class StepPreview(msgspec.Struct, frozen=True):
     transactional: bool
     values: str | None
     cleanup: str | None
+    cleared: str | None
 
 
 class MigrationPreview(msgspec.Struct, frozen=True):
@@ -134,7 +136,7 @@ async def _read_leftovers(connection: Connection, chosen: list[str], event: Even
     if not left or (event is Event.REVERSED and left <= set(chosen)):
         return []
     return [
-        replace(describe_statement(row["statement"], transactional=False), values=row["query"], cleanup=row["cleanup"])
+        replace(describe_leftover(row["statement"]), values=row["query"], cleanup=row["cleanup"])
         for row in await connection.fetch("SELECT * FROM migration_step ORDER BY id")
     ]
 
@@ -159,19 +161,28 @@ class _Viewer:
 
     async def view(self, step: Step) -> StepPreview:
         left_out, note = self._find_left_out(step)
-        holds: tuple[Hold, ...] = () if left_out else await resolve_holds(self.connection, step.holds)
+        shown = read_inside(step) if left_out else await self._fill(step)
+        cleared = None if left_out else await self._find_cleared(step)
+        holds: tuple[Hold, ...] = ()
+        if not left_out:
+            settled = settle_holds(step, shown, cleared, hypertables=self.hypertables or self._enabled)
+            holds = await resolve_holds(self.connection, settled)
         await self._measure({hold.table for hold in holds if hold.lock > Lock.NEW})
         notes = [*([note] if note else []), *(list_facts(step) if not left_out else [])]
         return StepPreview(
             statement=step.sql,
-            shown=read_inside(step) if left_out else await self._fill(step),
+            shown=shown,
             locks=[LockedTable(hold.where, hold.lock.value, self._find_extent(hold)) for hold in holds],
             notes=notes,
             left_out=left_out,
             transactional=step.transactional,
             values=step.values,
             cleanup=step.cleanup,
+            cleared=cleared,
         )
+
+    async def _find_cleared(self, step: Step) -> str | None:
+        return None if step.cleanup is None else await self.connection.fetchval(step.cleanup)
 
     async def _fill(self, step: Step) -> str:
         """The statement as it would run now; as it is written where the table isn't there yet."""
@@ -262,7 +273,9 @@ def _describe_step(step: StepPreview) -> Iterable[str]:
             yield f"-- {locked.table}: {locked.lock}{_describe_extent(locked.extent)}"
     for note in step.notes:
         yield f"-- {note}"
-    if step.cleanup is not None:
+    if step.cleared is not None:
+        yield f"-- after what an attempt that was cut off has left is cleared away: {step.cleared}"
+    elif step.cleanup is not None:
         yield "-- after what an attempt that was cut off may have left is cleared away"
     if step.values is not None:
         yield "-- with what is found when it comes to it"

@@ -27,7 +27,7 @@ from app.migrations.watch import find_runs, watch
 from app.timescale.autogenerate import read_hypertables
 from app.timescale.files import find_folder, load_managers, load_modules
 from app.timescale.journal import LOCK, name_user
-from app.timescale.leftovers import read_leftovers, record_steps, run_leftovers
+from app.timescale.leftovers import has_leftovers, read_leftovers, record_steps, run_leftovers
 from app.timescale.manager import TimescaleMigrationManager, load_own_manager, set_lock_timeout
 from app.timescale.moves import DataMigrationManager
 from app.timescale.statements import ENABLE_TIMESCALE
@@ -38,6 +38,8 @@ ATTEMPTS = 15  # at a migration that others are in the way of
 LONGEST_PAUSE = 20.0  # seconds between two of them
 CATCHING_UP = "catching up"
 UNTOUCHED = "and all is as it was before it"
+AFTERWARDS = "A step after the migration's transaction"
+BEGINS = "and the next run begins with it"
 GOES_ON = "and the batches before that stay: the next run goes on from there"
 
 
@@ -60,7 +62,7 @@ async def apply_migrations(
     """
     modules = load_modules(app)
     async with _run_alone(engine, app, terminal) as connection:
-        await _finish(connection)
+        await _finish(engine, connection, terminal)
         state = await read_state(connection, tuple(modules))
         require_order(state)
         await require_unedited(connection, find_folder(app), state, accept=accept_edited)
@@ -78,7 +80,7 @@ async def reverse_migrations(engine: Engine, app: AppConfig, migration_ids: Sequ
         # What is left of those that go needn't be done, and may be why they go. Where nothing is, its table may be.
         left = {migration for migration, _ in await read_leftovers(connection)}
         if not left or left - set(migration_ids):
-            await _finish(connection)
+            await _finish(engine, connection, terminal)
         state = await read_state(connection, tuple(modules))
         for migration_id in sorted(set(migration_ids) & set(state.applied), reverse=True):
             await _run_one(engine, app, connection, migration_id, modules[migration_id], terminal, backwards=True)
@@ -91,7 +93,7 @@ async def catch_up(engine: Engine, app: AppConfig, terminal: Terminal) -> None:
     """
     managers = await load_managers(app)
     async with _run_alone(engine, app, terminal) as connection:
-        await _finish(connection)
+        await _finish(engine, connection, terminal)
         state = await read_state(connection, tuple(manager.migration_id for manager in managers))
         declared = read_hypertables(manager for manager in managers if manager.migration_id in state.applied)
 
@@ -111,7 +113,7 @@ async def catch_up(engine: Engine, app: AppConfig, terminal: Terminal) -> None:
         for table, hypertable in sorted(declared.items()):
             terminal.say(f"{table}: {hypertable.time_column} in chunks of {hypertable.chunk_interval}")
         await _persist(engine, connection, CATCHING_UP, terminal, run, UNTOUCHED)
-        await _finish(connection)
+        await _finish(engine, connection, terminal)
 
 
 async def _run_one(
@@ -138,7 +140,7 @@ async def _run_one(
 
     outcome = GOES_ON if isinstance(first, DataMigrationManager) else UNTOUCHED
     await _persist(engine, connection, migration_id, terminal, run, outcome)
-    await _finish(connection)
+    await _finish(engine, connection, terminal)
     done = "reversed" if backwards else "applied"
     terminal.say(f"{migration_id}  {getattr(module, 'DESCRIPTION', '')}: {done} in {time.monotonic() - began:.1f} s.")
 
@@ -175,7 +177,7 @@ async def _try_once(
             return "; ".join(watched.blockers) or describe_error(error)
         except (*UNREACHABLE, asyncpg.InterfaceError) as error:
             raise MigrationFailed(
-                f"The connection to the database was lost during {name}, which is done wholly or not at all: run this again "
+                f"The connection to the database was lost during {name[:1].lower()}{name[1:]}, which is done wholly or not at all: run this again "
                 "to see, and to go on."
             ) from error
         except asyncpg.PostgresError as error:
@@ -197,15 +199,10 @@ async def _run_recorded(
             await connection.execute("INSERT INTO migration (app_name, name) VALUES ($1, $2)", *name)
 
 
-async def _finish(connection: Any) -> None:
+async def _finish(engine: Engine, connection: Any, terminal: Terminal) -> None:
     """Runs the steps that a migration left for after its transaction, this one or one that was cut off."""
-    try:
-        await run_leftovers(connection)
-    except asyncpg.PostgresError as error:
-        raise MigrationFailed(
-            "A step after the migration's transaction failed, and the next run begins with it: "
-            f"{describe_error(error)}."
-        ) from error
+    if await has_leftovers(connection):
+        await _persist(engine, connection, AFTERWARDS, terminal, lambda: run_leftovers(connection), BEGINS)
 
 
 @asynccontextmanager

@@ -19,10 +19,10 @@ from app.database import OLDEST_POSTGRES
 from app.errors import MigrationRefused
 from app.timescale.files import compute_checksum, find_folder, list_files, load_modules
 from app.timescale.journal import CREATE_JOURNAL, LOCK, Event
-from app.timescale.leftovers import CREATE_STEPS
-from app.timescale.manager import LOCK_TIMEOUT, load_own_manager
+from app.timescale.leftovers import CREATE_STEPS, RESTORE_PATIENCE, choose_patience
+from app.timescale.manager import load_own_manager
 from app.timescale.moves import DataMigrationManager
-from app.timescale.steps import Needs, Step, describe_step, guard
+from app.timescale.steps import LOCK_TIMEOUT, Needs, Step, describe_step, guard
 from app.timescale.tape import write_literal
 from app.timescale.tokens import Kind, read_tokens, replace_places
 
@@ -133,7 +133,7 @@ $aurum$;
 """
 
 # The values that a step waits for are found first, by a block that leaves each statement in a setting of the session.
-_LEFTOVERS = r"""
+_LEFTOVERS = rf"""
 -- What can't run in a transaction, and was written down in one: each by itself, and again where it was cut off.
 SELECT to_regclass('migration_step') IS NOT NULL AS left_over
 \gset
@@ -144,7 +144,7 @@ DECLARE
   pair record;
   found json;
 BEGIN
-  FOR step IN SELECT id, statement, query FROM migration_step LOOP
+  FOR step IN SELECT id, statement, query, cleanup FROM migration_step LOOP
     IF step.query IS NOT NULL THEN
       EXECUTE format('SELECT row_to_json(found) FROM (%s) AS found', step.query) INTO found;
       FOR pair IN SELECT key, value FROM json_each_text(found) LOOP
@@ -155,13 +155,22 @@ BEGIN
       step.statement := ''; -- no row: there is nothing to do
     END IF;
     PERFORM set_config('aurum.step_' || step.id, step.statement, false);
+    IF step.cleanup IS NOT NULL THEN
+      EXECUTE step.cleanup INTO step.cleanup;
+    END IF;
+    PERFORM set_config('aurum.cleanup_' || step.id, coalesce(step.cleanup, ''), false);
   END LOOP;
 END
 $aurum$;
-SELECT cleanup, nullif(current_setting('aurum.step_' || id), ''), 'DELETE FROM migration_step WHERE id = ' || id
-FROM migration_step ORDER BY id
+SELECT 'SET lock_timeout = ' || {choose_patience("cleanup")}, cleanup,
+       'SET lock_timeout = ' || {choose_patience("statement")}, statement, 'DELETE FROM migration_step WHERE id = ' || id
+FROM (SELECT id, nullif(current_setting('aurum.cleanup_' || id), '') AS cleanup,
+      nullif(current_setting('aurum.step_' || id), '') AS statement FROM migration_step) AS found
+ORDER BY id
 \gexec
 DROP TABLE migration_step;
+{RESTORE_PATIENCE}
+\gset
 \endif
 """
 

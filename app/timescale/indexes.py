@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from app.timescale.locks import describe_statement
 from app.timescale.steps import Hold, Lock, Step, Work
 
 _STATEMENT = re.compile(
@@ -46,7 +47,7 @@ def plan_indexes(
     come = [index for index in new if index not in old]
     if busy:
         return [
-            *(_drop(table, index) for index in gone),
+            *(_drop(table, index, hypertable) for index in gone),
             *(each for it in come for each in _build(table, it, hypertable)),
         ]
     return [
@@ -63,6 +64,25 @@ def find_index(statement: str) -> str | None:
     return match[1][1:-1].replace('""', '"') if match[1].startswith('"') else match[1].lower()
 
 
+def describe_leftover(statement: str) -> Step:
+    """The step that a statement is that was written down to be run after a transaction."""
+    return replace(
+        describe_statement(statement.replace(":concurrently", "CONCURRENTLY"), transactional=False), sql=statement
+    )
+
+
+def settle_holds(step: Step, filled: str, cleared: str | None, *, hypertables: bool) -> tuple[Hold, ...]:
+    """The locks of a step, of which it is known how it would run now and, with `cleared`, what would run before it.
+
+    Where there are `hypertables`, a table that is declared to be one may have become one by then.
+    """
+    holds = step.holds
+    if step.values is not None and find_index(filled) is not None:
+        found = max(hold.lock for hold in describe_statement(filled).holds)
+        holds = tuple(replace(hold, lock=max(found, hold.lock) if hypertables else found) for hold in holds)
+    return holds if cleared is None else (*holds, *describe_statement(cleared).holds)
+
+
 def make_transactional(statement: str) -> str:
     """The statement that makes or drops an index, for a table that nobody uses, so that a transaction can have it."""
     return _UNHURRIED.sub("", statement)
@@ -72,10 +92,10 @@ def _kind(index: Index) -> str:
     return "UNIQUE INDEX" if index.unique else "INDEX"
 
 
-def _drop(table: str, index: Index) -> Step:
+def _drop(table: str, index: Index, hypertable: bool) -> Step:
     return Step(
         f'DROP INDEX :concurrently IF EXISTS "{index.name}"',
-        (Hold(table, Lock.SHARE_UPDATE_EXCLUSIVE),),
+        (Hold(table, Lock.ACCESS_EXCLUSIVE if hypertable else Lock.SHARE_UPDATE_EXCLUSIVE),),
         transactional=False,
         values=_ways(table),
     )
@@ -89,17 +109,14 @@ def _build(table: str, index: Index, hypertable: bool) -> Iterator[Step]:
         return
     yield Step(
         _create(table, index, head=f"CREATE {_kind(index)} :concurrently IF NOT EXISTS", options=" :options"),
-        (Hold(table, Lock.SHARE_UPDATE_EXCLUSIVE),),
+        (Hold(table, Lock.SHARE if hypertable else Lock.SHARE_UPDATE_EXCLUSIVE),),
         transactional=False,
         work=Work.INDEXES,
         values=_ways(table),
-        cleanup=f"""DO $aurum$
-BEGIN
-  IF EXISTS (SELECT FROM pg_index WHERE indexrelid = to_regclass('"{index.name}"') AND NOT indisvalid) THEN
-    DROP INDEX "{index.name}";
-  END IF;
-END
-$aurum$""",
+        cleanup=f"""
+SELECT 'DROP INDEX ' || CASE WHEN cut THEN '' ELSE 'CONCURRENTLY ' END || 'IF EXISTS "{index.name}"'
+FROM {_ask(table)}
+WHERE EXISTS (SELECT FROM pg_index WHERE indexrelid = to_regclass('"{index.name}"') AND NOT indisvalid)""".strip(),
     )
 
 
@@ -110,11 +127,16 @@ def _create(table: str, index: Index, *, head: str, options: str = "") -> str:
 
 
 def _ways(table: str) -> str:
-    """How an index is built here, by what the table is when it comes to it. The view of hypertables isn't on every server."""
-    look = f"SELECT 1 AS n FROM timescaledb_information.hypertables WHERE hypertable_schema = current_schema() AND hypertable_name = '{table}'"
-    quoted = look.replace("'", "''")
+    """How an index is built or dropped here, by what the table is when it comes to it."""
     return f"""
 SELECT CASE WHEN cut THEN '' ELSE 'CONCURRENTLY' END AS concurrently,
        CASE WHEN cut THEN 'WITH (timescaledb.transaction_per_chunk)' ELSE '' END AS options
-FROM (SELECT CASE WHEN to_regclass('timescaledb_information.hypertables') IS NULL THEN false
-             ELSE query_to_xml('{quoted}', true, false, '')::text LIKE '%<n>%' END AS cut) AS asked""".strip()
+FROM {_ask(table)}""".strip()
+
+
+def _ask(table: str) -> str:
+    """Whether the table is `cut` into chunks. The view of hypertables isn't on every server."""
+    look = f"SELECT 1 AS n FROM timescaledb_information.hypertables WHERE hypertable_schema = current_schema() AND hypertable_name = '{table}'"
+    quoted = look.replace("'", "''")
+    return f"""(SELECT CASE WHEN to_regclass('timescaledb_information.hypertables') IS NULL THEN false
+             ELSE query_to_xml('{quoted}', true, false, '')::text LIKE '%<n>%' END AS cut) AS asked"""

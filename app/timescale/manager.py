@@ -31,13 +31,10 @@ from app.timescale.locks import describe_statement, settle_new
 from app.timescale.operations import TableOperations, read_new_names
 from app.timescale.renames import rename_in_hypertable, rename_in_index
 from app.timescale.statements import ENABLE_TIMESCALE
-from app.timescale.steps import Step, describe_step
+from app.timescale.steps import LOCK_TIMEOUT, Step, describe_step
 from app.timescale.tape import Tape
 from app.timescale.tokens import split_statements
 from app.timescale.transitions import plan_transition
-
-# A DDL statement that waits for a long reader makes everyone else wait behind it: rather give up, and try again later.
-LOCK_TIMEOUT = timedelta(seconds=2)
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,8 @@ from app.engine import Engine, find_engine
 from app.errors import MigrationRefused
 from app.timescale.expressions import find_assigned
 from app.timescale.journal import Event, hold_lock, is_done, write_entry
-from app.timescale.manager import LOCK_TIMEOUT, TimescaleMigrationManager, set_lock_timeout
-from app.timescale.steps import Hold, Lock, Step, Work, describe_step
+from app.timescale.manager import TimescaleMigrationManager, set_lock_timeout
+from app.timescale.steps import LOCK_TIMEOUT, Hold, Lock, Step, Work, describe_step
 from app.timescale.tape import write_literal
 from app.timescale.tokens import quote_name, quote_text
 

@@ -11,6 +11,9 @@ from textwrap import dedent, indent
 from app.timescale.statements import ENABLE_TIMESCALE
 from app.timescale.tokens import quote_text, read_tokens
 
+# A DDL statement that waits for a long reader makes everyone else wait behind it: rather give up, and try again later.
+LOCK_TIMEOUT = timedelta(seconds=2)
+
 
 class Needs(Enum):
     """What a step needs of the database. Where it isn't there the step does nothing: `timescale-apply` makes up for it."""
@@ -97,8 +100,8 @@ class Step:
 
     `holds` are its locks, on each table the strongest, the first table being what the step is about. A step that isn't
     `transactional` runs by itself after those that are; where `values` is given, a query of one row of SQL texts, they
-    stand in `sql` under their names as :name, and without a row there is nothing to do. `cleanup` is run before it each time:
-    it takes away what an attempt that was cut off has left. `instead` says what happens where the database lacks what the
+    stand in `sql` under their names as :name, and without a row there is nothing to do. `cleanup`, asked before it each time,
+    finds the statement that takes away what an attempt that was cut off has left, and no row where it left nothing. `instead` says what happens where the database lacks what the
     step needs, other than nothing. A step that `asks` is a question of a raw step, and what comes after it may depend on the
     answer.
     """

@@ -127,7 +127,8 @@ async def test_an_index_that_cannot_be_made_can_be_gone_back_from_or_made_after_
     assert draft is not None
     for _ in range(2):
         with pytest.raises(
-            MigrationFailed, match=r"A step after the migration's transaction failed.*could not create unique"
+            MigrationFailed,
+            match=r"A step after the migration's transaction was refused by the database.*could not create unique",
         ):
             await project.forwards()
     await project.backwards("1")

@@ -244,7 +244,7 @@ async def test_what_was_left_over_is_shown_first(project: Project) -> None:
         "INSERT INTO migration_step (migration, statement, query, cleanup) VALUES "
         "('x', 'CREATE INDEX CONCURRENTLY i ON readings (value)', NULL, NULL), "
         "('x', 'CALL refresh_continuous_aggregate(''\"hourly\"'', :first, NULL)', "
-        "'SELECT quote_literal(''2026-01-31'') AS first', 'SELECT 1')"
+        "'SELECT quote_literal(''2026-01-31'') AS first', 'SELECT NULL')"
     )
     assert await show(project) == [
         f"-- {(await preview(project)).server}, at {(await preview(project)).at}. Nothing of this is run.",
@@ -284,7 +284,8 @@ async def test_a_declared_index_is_shown_as_it_is_built_here(project: Project) -
     statement = 'CREATE INDEX {}IF NOT EXISTS "by_value" ON "readings" USING btree (value){};'
     way = ("", " WITH (timescaledb.transaction_per_chunk)") if hypertable else ("CONCURRENTLY ", "")
     assert lines[-1] == statement.format(*way)
-    assert lines[-6].startswith("-- readings: SHARE UPDATE EXCLUSIVE (reads and writes go on)")
+    lock = "SHARE (reads go on, writes wait)" if hypertable else "SHARE UPDATE EXCLUSIVE (reads and writes go on)"
+    assert lines[-6].startswith(f"-- readings: {lock}: ")
     assert lines[-5:-1] == [
         "-- builds an index over every row",
         "-- in no transaction, by itself",
