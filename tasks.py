@@ -30,12 +30,11 @@ from app.backfill.rows import Source
 from app.console import complain, say, show_progress
 from app.database import Database, connect, explain_refusal
 from app.embedded import open_embedded
-from app.errors import AurumError, InvalidInput, MigrationRefused, SettingsError, StartupRefused
+from app.errors import AurumError, InvalidInput, SettingsError, StartupRefused
 from app.ingest.backlog import Backlog
 from app.ingest.merge import OnConflict
 from app.ingest.writer import Writer
 from app.migrations.history import HistoryLine, read_history
-from app.migrations.losses import count_losses
 from app.migrations.runner import Terminal, apply_migrations, catch_up, reverse_migrations
 from app.migrations.state import MigrationState, list_migrations, read_state, require_order, require_schema
 from app.piccolo_app import APP_CONFIG
@@ -677,13 +676,7 @@ def _reverse(migration_ids: Sequence[str], yes: bool) -> None:
         return
     from piccolo_conf import DB
 
-    losses = asyncio.run(count_losses(DB, APP_CONFIG, migration_ids))
-    if losses and not yes:
-        held = ", ".join(f"{rows:,} of {name}" for name, rows in losses.items())
-        raise MigrationRefused(
-            f"Going back drops {sum(losses.values()):,} rows or values ({held}). If they may go, add --yes."
-        )
-    asyncio.run(reverse_migrations(DB, APP_CONFIG, migration_ids, TERMINAL))
+    asyncio.run(reverse_migrations(DB, APP_CONFIG, migration_ids, TERMINAL, may_lose=yes))
 
 
 # --- Backups ------------------------------------------------------------------------------------------------------

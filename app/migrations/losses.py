@@ -1,8 +1,9 @@
-"""What going back would lose: the rows and values of what migrations have added, counted before anything is done."""
+"""What going back would lose: the rows and values of what migrations have added."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 from piccolo.apps.migrations.auto.migration_manager import MigrationManager
@@ -10,37 +11,71 @@ from piccolo.conf.apps import AppConfig
 
 from app.database import explain_refusal
 from app.engine import Engine
+from app.errors import MigrationRefused
+from app.migrations.state import read_state
 from app.timescale.files import load_managers
 
 
-async def count_losses(engine: Engine, app: AppConfig, migration_ids: Sequence[str]) -> dict[str, int]:
+async def require_no_losses(engine: Engine, app: AppConfig, migration_ids: Sequence[str], *, lock: bool) -> None:
+    """Raises MigrationRefused where reversing these migrations would lose something.
+
+    With `lock` nobody writes any more to what is counted until the transaction ends that is open; reads go on.
+    """
+    losses = await count_losses(engine, app, migration_ids, lock=lock)
+    if losses:
+        raise MigrationRefused(f"Going back drops {describe_losses(losses)}. If they may go, add --yes.")
+
+
+def describe_losses(losses: Mapping[str, int]) -> str:
+    """How many rows or values, and how many of which."""
+    held = ", ".join(f"{rows:,} of {name}" for name, rows in losses.items())
+    return f"{sum(losses.values()):,} rows or values ({held})"
+
+
+async def count_losses(
+    engine: Engine, app: AppConfig, migration_ids: Sequence[str], *, lock: bool = False
+) -> dict[str, int]:
     """How many rows there are in the tables that reversing these migrations drops, and values in the columns.
 
     By table, or table.column, as they are called now; what is gone already has nothing to lose.
     """
-    managers = await load_managers(app)
+    known = await load_managers(app)
     losses: dict[str, int] = {}
+    async with _open_connection(engine) as connection:
+        state = await read_state(connection, tuple(manager.migration_id for manager in known))
+        managers = [manager for manager in known if manager.migration_id in state.applied]
+        for place, manager in enumerate(managers):
+            if manager.migration_id not in migration_ids:
+                continue
+            added = {table.tablename for table in manager.add_tables}
+            targets = [(table, None) for table in sorted(added)] + [
+                (each.tablename, each.column._meta.db_column_name)
+                for each in manager.add_columns.add_columns
+                if each.tablename not in added
+            ]
+            for table, column in targets:
+                held_in, held_as = _find_present_name(table, column, managers[place + 1 :])
+                if await _exists(connection, held_in, held_as):
+                    if lock:
+                        await connection.execute(f'LOCK TABLE "{held_in}" IN SHARE MODE')
+                    counted = "*" if held_as is None else f'"{held_as}"'
+                    rows = await connection.fetchval(f'SELECT count({counted}) FROM "{held_in}"')
+                    losses[held_in if held_as is None else f"{held_in}.{held_as}"] = rows
+    return {name: rows for name, rows in sorted(losses.items()) if rows}
+
+
+@asynccontextmanager
+async def _open_connection(engine: Engine) -> AsyncIterator[Any]:
+    """The connection of the run, or one of its own where there is none."""
+    if engine.held is not None:
+        yield engine.held
+        return
     with explain_refusal():
         connection = await engine.get_new_connection()
         try:
-            for place, manager in enumerate(managers):
-                if manager.migration_id not in migration_ids:
-                    continue
-                added = {table.tablename for table in manager.add_tables}
-                targets = [(table, None) for table in sorted(added)] + [
-                    (each.tablename, each.column._meta.db_column_name)
-                    for each in manager.add_columns.add_columns
-                    if each.tablename not in added
-                ]
-                for table, column in targets:
-                    held_in, held_as = _find_present_name(table, column, managers[place + 1 :])
-                    if await _exists(connection, held_in, held_as):
-                        counted = "*" if held_as is None else f'"{held_as}"'
-                        rows = await connection.fetchval(f'SELECT count({counted}) FROM "{held_in}"')
-                        losses[held_in if held_as is None else f"{held_in}.{held_as}"] = rows
+            yield connection
         finally:
             await connection.close()
-    return {name: rows for name, rows in sorted(losses.items()) if rows}
 
 
 def _find_present_name(table: str, column: str | None, later: Sequence[MigrationManager]) -> tuple[str, str | None]:

@@ -14,7 +14,7 @@ from app.database import Connection, explain_refusal, probe_edition, translate_e
 from app.engine import Engine
 from app.errors import MigrationRefused
 from app.migrations.extent import Extent, measure_tables, resolve_holds
-from app.migrations.losses import count_losses
+from app.migrations.losses import count_losses, describe_losses
 from app.migrations.state import MigrationState, read_state, require_known, require_order, require_unedited
 from app.timescale.files import find_folder, load_modules
 from app.timescale.indexes import describe_leftover, settle_holds
@@ -238,8 +238,7 @@ def describe_preview(preview: Preview) -> Iterable[str]:
     if not preview.migrations:
         yield "\n-- Nothing to apply or to reverse."
     if preview.losses:
-        held = ", ".join(f"{rows:,} of {name}" for name, rows in preview.losses.items())
-        yield f"\n-- Going back drops {sum(preview.losses.values()):,} rows or values ({held}), and only with --yes."
+        yield f"\n-- Going back drops {describe_losses(preview.losses)}, and only with --yes."
 
 
 def _describe_steps(migration: MigrationPreview) -> Iterable[str]:

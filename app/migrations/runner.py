@@ -22,6 +22,7 @@ from piccolo.conf.apps import AppConfig, MigrationModule
 from app.database import CLOSE_TIMEOUT, describe_error, explain_refusal, translate_errors
 from app.engine import UNREACHABLE, Engine
 from app.errors import MigrationFailed, MigrationRefused
+from app.migrations.losses import require_no_losses
 from app.migrations.state import list_migrations, read_state, require_known, require_order, require_unedited
 from app.migrations.watch import find_runs, watch
 from app.timescale.autogenerate import read_hypertables
@@ -73,17 +74,26 @@ async def apply_migrations(
             await _run_one(engine, app, connection, migration_id, modules[migration_id], terminal)
 
 
-async def reverse_migrations(engine: Engine, app: AppConfig, migration_ids: Sequence[str], terminal: Terminal) -> None:
-    """Reverses these migrations, the newest first. Raises MigrationFailed; what was reversed before that stays so."""
+async def reverse_migrations(
+    engine: Engine, app: AppConfig, migration_ids: Sequence[str], terminal: Terminal, *, may_lose: bool
+) -> None:
+    """Reverses these migrations, the newest first. Raises MigrationFailed; what was reversed before that stays so.
+
+    Raises MigrationRefused where rows or values would be lost that may not: before anything is done, or where they came in
+    meanwhile.
+    """
     modules = load_modules(app)
     async with _run_alone(engine, app, terminal) as connection:
+        if not may_lose:
+            await require_no_losses(engine, app, migration_ids, lock=False)
         # What is left of those that go needn't be done, and may be why they go. Where nothing is, its table may be.
         left = {migration for migration, _ in await read_leftovers(connection)}
         if not left or left - set(migration_ids):
             await _finish(engine, connection, terminal)
         state = await read_state(connection, tuple(modules))
         for migration_id in sorted(set(migration_ids) & set(state.applied), reverse=True):
-            await _run_one(engine, app, connection, migration_id, modules[migration_id], terminal, backwards=True)
+            module = modules[migration_id]
+            await _run_one(engine, app, connection, migration_id, module, terminal, backwards=True, may_lose=may_lose)
 
 
 async def catch_up(engine: Engine, app: AppConfig, terminal: Terminal) -> None:
@@ -125,6 +135,7 @@ async def _run_one(
     terminal: Terminal,
     *,
     backwards: bool = False,
+    may_lose: bool = True,
 ) -> None:
     began = time.monotonic()
     first = await load_own_manager(app, migration_id, module)
@@ -133,10 +144,10 @@ async def _run_one(
         manager = await load_own_manager(app, migration_id, module)
         if isinstance(manager, DataMigrationManager):
             with terminal.show_progress(migration_id, "rows") as manager.on_progress:
-                await _run_recorded(engine, app, connection, manager, backwards)
+                await _run_recorded(engine, app, connection, manager, backwards, may_lose)
         else:
             with redirect_stdout(StringIO()):  # Piccolo names the migration
-                await _run_recorded(engine, app, connection, manager, backwards)
+                await _run_recorded(engine, app, connection, manager, backwards, may_lose)
 
     outcome = GOES_ON if isinstance(first, DataMigrationManager) else UNTOUCHED
     await _persist(engine, connection, migration_id, terminal, run, outcome)
@@ -186,10 +197,14 @@ async def _try_once(
 
 
 async def _run_recorded(
-    engine: Engine, app: AppConfig, connection: Any, manager: TimescaleMigrationManager, backwards: bool
+    engine: Engine, app: AppConfig, connection: Any, manager: TimescaleMigrationManager, backwards: bool, may_lose: bool
 ) -> None:
     """Runs it and tells Piccolo's bookkeeping, in one transaction where the migration itself is in one."""
     async with engine.transaction() if manager.wrap_in_transaction else nullcontext():
+        if not may_lose and manager.wrap_in_transaction:
+            # Since they were counted, rows may have come in: for as long as a run gives way to a reader, for one.
+            await set_lock_timeout(connection)
+            await require_no_losses(engine, app, [manager.migration_id], lock=True)
         await Migration.create_table(if_not_exists=True).run()  # type: ignore[no-untyped-call]  # Piccolo's has no annotations
         await manager.run(backwards=backwards)
         name = (app.app_name, manager.migration_id)

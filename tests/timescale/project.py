@@ -99,7 +99,7 @@ class Project:
         finally:
             await connection.close()
         chosen = applied[-1:] if migration_id == "1" else [name for name in applied if name >= migration_id]
-        await reverse_migrations(self.engine, self.app, chosen, Terminal(print, print, show_progress))
+        await reverse_migrations(self.engine, self.app, chosen, Terminal(print, print, show_progress), may_lose=True)
 
     def forget_files(self) -> None:
         """Has the files read again, as another process would."""

@@ -133,7 +133,7 @@ async def test_an_index_of_a_hypertable_that_goes_gives_way_to_a_reader_and_the_
     assert list_locks(await preview_last(project, first)) == [("readings", EXCLUSIVE)]
     said = Said()
     read = "SELECT count(*) FROM readings"
-    back = reverse_migrations(project.engine, project.app, [newest], said.terminal)
+    back = reverse_migrations(project.engine, project.app, [newest], said.terminal, may_lose=False)
     await go_beside(project, back, said, read, read)
     assert await list_indexes(project) == []
 
