@@ -426,7 +426,10 @@ def _write_migration(draft: Draft) -> None:
     say(f"Wrote {draft.path.relative_to(ROOT)}: read it, then run invoke migrate.")
 
 
-@task(help={"accept-edited": "files that were edited after they were applied are right as they are now"})
+_ACCEPT_EDITED = "files that were edited after they were applied are right as they are now"
+
+
+@task(help={"accept-edited": _ACCEPT_EDITED})
 def migrate(_: Context, accept_edited: bool = False) -> None:
     """Applies every migration that the database lacks."""
     with report_errors(), open_piccolo():
@@ -474,30 +477,31 @@ def _describe_way_back(before: MigrationState, restore_command: str) -> Iterator
     yield f"  {restore_command}"
 
 
-@task(help={"yes": "rows that the migration's tables and columns hold may go"})
-def migrate_rollback(_: Context, yes: bool = False) -> None:
+@task(help={"yes": "rows that the migration's tables and columns hold may go", "accept-edited": _ACCEPT_EDITED})
+def migrate_rollback(_: Context, yes: bool = False, accept_edited: bool = False) -> None:
     """Reverses the newest migration."""
     with report_errors(), open_piccolo():
         state = asyncio.run(_read_state())
-        _reverse(state.applied[-1:], yes)
+        _reverse(state.applied[-1:], yes, accept_edited)
 
 
 @task(
     help={
         "id": "the migration to be at; `base` is before the first",
         "yes": "when going back: rows that the migrations' tables and columns hold may go",
+        "accept-edited": _ACCEPT_EDITED,
     }
 )
-def migrate_to(_: Context, id: str, yes: bool = False) -> None:  # noqa: A002 - the option's name
+def migrate_to(_: Context, id: str, yes: bool = False, accept_edited: bool = False) -> None:  # noqa: A002 - the option's name
     """Goes forwards or back to a migration."""
     with report_errors(), open_piccolo():
         _require_migration(id)
         state = asyncio.run(_read_state())
         surplus = [name for name in state.applied if id == "base" or name > id]
         if surplus:
-            _reverse(surplus, yes)
+            _reverse(surplus, yes, accept_edited)
         elif id in state.pending:
-            migrate_forwards(until=id)
+            migrate_forwards(until=id, accept_edited=accept_edited)
         else:
             say(f"The database is at {id} already.")
 
@@ -669,14 +673,14 @@ async def _read_state() -> MigrationState:
         await connection.close()
 
 
-def _reverse(migration_ids: Sequence[str], yes: bool) -> None:
+def _reverse(migration_ids: Sequence[str], yes: bool, accept_edited: bool) -> None:
     """Goes back behind the first of these; rows may go only with --yes."""
     if not migration_ids:
         say("No migration is applied.")
         return
     from piccolo_conf import DB
 
-    asyncio.run(reverse_migrations(DB, APP_CONFIG, migration_ids, TERMINAL, may_lose=yes))
+    asyncio.run(reverse_migrations(DB, APP_CONFIG, migration_ids, TERMINAL, may_lose=yes, accept_edited=accept_edited))
 
 
 # --- Backups ------------------------------------------------------------------------------------------------------

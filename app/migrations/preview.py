@@ -95,7 +95,7 @@ async def preview_migrations(engine: Engine, app: AppConfig, to: str | None = No
                 chosen, event = _choose(state, to)
                 if event is Event.APPLIED:
                     require_order(state)
-                    await require_unedited(connection, find_folder(app), state, accept=False)
+                await require_unedited(connection, find_folder(app), state, accept=False)
                 viewer = _Viewer(connection, **(await connection.fetch(_ABILITIES))[0])
                 leftovers = [await viewer.view(step) for step in await _read_leftovers(connection, chosen, event)]
                 migrations = [

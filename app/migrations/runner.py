@@ -75,22 +75,28 @@ async def apply_migrations(
 
 
 async def reverse_migrations(
-    engine: Engine, app: AppConfig, migration_ids: Sequence[str], terminal: Terminal, *, may_lose: bool
+    engine: Engine,
+    app: AppConfig,
+    migration_ids: Sequence[str],
+    terminal: Terminal,
+    *,
+    may_lose: bool,
+    accept_edited: bool = False,
 ) -> None:
     """Reverses these migrations, the newest first. Raises MigrationFailed; what was reversed before that stays so.
 
-    Raises MigrationRefused where rows or values would be lost that may not: before anything is done, or where they came in
-    meanwhile.
+    Raises MigrationRefused before anything is done, or where rows or values came in meanwhile that may not be lost.
     """
     modules = load_modules(app)
     async with _run_alone(engine, app, terminal) as connection:
+        state = await read_state(connection, tuple(modules))
+        await require_unedited(connection, find_folder(app), state, accept=accept_edited)
         if not may_lose:
             await require_no_losses(engine, app, migration_ids, lock=False)
         # What is left of those that go needn't be done, and may be why they go. Where nothing is, its table may be.
         left = {migration for migration, _ in await read_leftovers(connection)}
         if not left or left - set(migration_ids):
             await _finish(engine, connection, terminal)
-        state = await read_state(connection, tuple(modules))
         for migration_id in sorted(set(migration_ids) & set(state.applied), reverse=True):
             module = modules[migration_id]
             await _run_one(engine, app, connection, migration_id, module, terminal, backwards=True, may_lose=may_lose)

@@ -19,7 +19,8 @@ from app.console import show_progress
 from app.engine import Engine
 from app.errors import MigrationFailed, MigrationRefused
 from app.migrations import runner
-from app.migrations.runner import Terminal, apply_migrations
+from app.migrations.preview import preview_migrations
+from app.migrations.runner import Terminal, apply_migrations, reverse_migrations
 from app.migrations.state import list_migrations
 from app.migrations.watch import watch
 from app.timescale.files import compute_checksum, list_files
@@ -233,9 +234,32 @@ async def test_an_edited_file_is_named_until_it_is_put_back_or_accepted(project:
         project.engine, project.app, Terminal(said.append, said.append, show_progress), accept_edited=True
     )
     await project.forwards()
+    await preview_migrations(project.engine, project.app, "base")
     path.write_bytes(kept)
     with pytest.raises(MigrationRefused, match=f"^Edited since it was applied: {path.name}"):
         await project.forwards()
+
+
+async def test_an_edited_file_is_not_gone_back_over_until_it_is_accepted(project: Project) -> None:
+    first, second = await write(project, ONE), await write(project, ONE + TWO)
+    await project.forwards()
+    path = list_files(project.folder)[second]
+    kept = path.read_text()
+    path.write_text(kept.replace('"two"', '"one"'))  # whose way back would drop another table
+    project.forget_files()
+    terminal = Terminal(print, print, show_progress)
+    refusal = f"^Edited since it was applied: {path.name}\\. .* add --accept-edited"
+    with pytest.raises(MigrationRefused, match=refusal):
+        await reverse_migrations(project.engine, project.app, [second], terminal, may_lose=True)
+    with pytest.raises(MigrationRefused, match=refusal):
+        await preview_migrations(project.engine, project.app, first)
+    assert await project.fetch("SELECT to_regclass('one')::text, to_regclass('two')::text") == [("one", "two")]
+    path.write_text(f"{kept}# a thought\n")
+    project.forget_files()
+    await reverse_migrations(project.engine, project.app, [second], terminal, may_lose=True, accept_edited=True)
+    assert await project.fetch("SELECT to_regclass('one')::text, to_regclass('two')::text") == [("one", None)]
+    events = "SELECT event FROM migration_journal WHERE migration = $1 ORDER BY id"
+    assert await project.fetch(events, second) == [("applied",), ("accepted",), ("reversed",)]
 
 
 async def test_a_file_that_cannot_be_read_is_named_with_its_line(project: Project) -> None:
