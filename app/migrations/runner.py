@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext, redirect_stdout, suppress
 from dataclasses import dataclass
 from io import StringIO
@@ -70,6 +70,7 @@ async def apply_migrations(
         chosen = [name for name in state.pending if until is None or name <= until]
         if not chosen:
             terminal.say(f"Nothing to apply: the database is at {state.applied[-1] if state.applied else 'base'}.")
+        await _require_managers(app, modules, chosen)
         for migration_id in chosen:
             await _run_one(engine, app, connection, migration_id, modules[migration_id], terminal)
 
@@ -97,7 +98,9 @@ async def reverse_migrations(
         left = {migration for migration, _ in await read_leftovers(connection)}
         if not left or left - set(migration_ids):
             await _finish(engine, connection, terminal)
-        for migration_id in sorted(set(migration_ids) & set(state.applied), reverse=True):
+        chosen = sorted(set(migration_ids) & set(state.applied), reverse=True)
+        await _require_managers(app, modules, chosen)
+        for migration_id in chosen:
             module = modules[migration_id]
             await _run_one(engine, app, connection, migration_id, module, terminal, backwards=True, may_lose=may_lose)
 
@@ -130,6 +133,12 @@ async def catch_up(engine: Engine, app: AppConfig, terminal: Terminal) -> None:
             terminal.say(f"{table}: {hypertable.time_column} in chunks of {hypertable.chunk_interval}")
         await _persist(engine, connection, CATCHING_UP, terminal, run, UNTOUCHED)
         await _finish(engine, connection, terminal)
+
+
+async def _require_managers(app: AppConfig, modules: Mapping[str, MigrationModule], chosen: Sequence[str]) -> None:
+    """Raises MigrationRefused where one of these files can't say what it asks for, before those that can are run."""
+    for migration_id in chosen:
+        await load_own_manager(app, migration_id, modules[migration_id])
 
 
 async def _run_one(

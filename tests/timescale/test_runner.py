@@ -288,6 +288,36 @@ async def test_a_file_that_cannot_be_read_is_named_with_its_line(project: Projec
         assert await project.fetch("SELECT to_regclass('migration')::text") == [(None,)]
 
 
+async def test_a_file_that_is_broken_is_found_before_those_ahead_of_it_are_applied(project: Project) -> None:
+    first, second, third = [
+        await write(project, source) for source in (ONE, ONE + TWO, ONE + TWO + TWO.replace("wo", "ree"))
+    ]
+    path = list_files(project.folder)[third]
+    kept = path.read_text()
+    path.write_text(kept.replace("    return manager", "    raise RuntimeError('not today')"))
+    project.forget_files()
+    with pytest.raises(
+        MigrationRefused, match=f"^The forwards\\(\\) of the migration {third} fails: {path.name}, line "
+    ):
+        await project.forwards()
+    assert await project.fetch("SELECT to_regclass('one')::text") == [(None,)]
+    terminal = Terminal(print, print, show_progress)
+    await apply_migrations(project.engine, project.app, terminal, until=first)  # which doesn't come to it
+    path.write_text(kept)
+    project.forget_files()
+    await project.forwards()
+    path = list_files(project.folder)[second]
+    path.write_text(path.read_text().replace("    return manager", "    raise RuntimeError('not today')"))
+    project.forget_files()
+    with pytest.raises(
+        MigrationRefused, match=f"^The forwards\\(\\) of the migration {second} fails: {path.name}, line "
+    ):
+        await reverse_migrations(
+            project.engine, project.app, [first, second, third], terminal, may_lose=True, accept_edited=True
+        )
+    assert await project.fetch(APPLIED) == [(first,), (second,), (third,)]
+
+
 async def test_two_files_with_one_id_are_refused(project: Project) -> None:
     first = await write(project, ONE)
     path = list_files(project.folder)[first]
