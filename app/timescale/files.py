@@ -13,14 +13,23 @@ from piccolo.conf.apps import AppConfig, MigrationModule
 
 from app.errors import MigrationRefused
 
-_ID = re.compile(r"""^ID = ["']([^"']+)["']$""", re.MULTILINE)
+_PREFIX = "app_"  # of the files that Piccolo names after its app
+_ID = re.compile(r"""^ID *= *["']([^"']+)["'] *(?:#.*)?$""", re.MULTILINE)
 
 
 def list_files(folder: Path) -> dict[str, Path]:
-    """The migration files by id, in the order in which they are applied. Imports none of them."""
+    """The migration files by id, in the order in which they are applied. Imports none of them.
+
+    Raises MigrationRefused where two have the same id, and where one that is named as a migration has none.
+    """
     found: dict[str, Path] = {}
     for path in sorted(folder.glob("*.py")):
         match = _ID.search(path.read_text(encoding="utf-8"))
+        if match is None and path.name.startswith(_PREFIX):
+            raise MigrationRefused(
+                f'The migration {path.name} has no line ID = "...", by which it would be known: say it as the others do, or '
+                "move the file elsewhere if it is no migration."
+            )
         if match is None:
             continue
         if match[1] in found:

@@ -318,6 +318,27 @@ async def test_a_file_that_is_broken_is_found_before_those_ahead_of_it_are_appli
     assert await project.fetch(APPLIED) == [(first,), (second,), (third,)]
 
 
+@pytest.mark.parametrize("line", ["id = {}", "  ID = {}", "ID: str = {}", ""])
+async def test_a_file_without_its_id_is_named_rather_than_left_out(project: Project, line: str) -> None:
+    first = await write(project, ONE)
+    path = list_files(project.folder)[first]
+    kept = path.read_text()
+    path.write_text(kept.replace(f'ID = "{first}"', line.format(f'"{first}"')))
+    project.forget_files()
+    with pytest.raises(MigrationRefused) as refused:
+        await project.forwards()
+    assert str(refused.value) == (
+        f'The migration {path.name} has no line ID = "...", by which it would be known: say it as the others do, or move the '
+        "file elsewhere if it is no migration."
+    )
+    path.write_text(kept.replace(f'ID = "{first}"', f"ID='{first}'  # as it was"))
+    for name in ("__init__.py", "readings.py"):
+        (project.folder / name).write_text("")
+    project.forget_files()
+    await project.forwards()
+    assert await project.fetch(APPLIED) == [(first,)]
+
+
 async def test_two_files_with_one_id_are_refused(project: Project) -> None:
     first = await write(project, ONE)
     path = list_files(project.folder)[first]
