@@ -165,6 +165,15 @@ def explain_refusal() -> Iterator[None]:
         ) from None
 
 
+@contextmanager
+def explain_rights() -> Iterator[None]:
+    """Turns what the role may not do into DatabaseUnavailable, which names it for the operator."""
+    try:
+        yield
+    except asyncpg.InsufficientPrivilegeError as error:
+        raise DatabaseUnavailable(f"The database refuses the role of DATABASE_URL: {describe_error(error)}.") from error
+
+
 def describe_error(error: BaseException) -> str:
     """What went wrong, on one line: PostgreSQL's message with its detail and hint, never the statement."""
     parts = [str(error)]

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 import pytest
@@ -490,6 +491,36 @@ async def test_a_read_only_server_and_a_role_without_rights_are_told_apart(serve
             "may not create tables in the schema public: let its owner run GRANT CREATE ON SCHEMA public TO"
             in done.stderr
         )
+
+
+async def test_a_role_that_may_not_read_what_was_applied_is_told_so_by_every_command(
+    server_url: str, template: str
+) -> None:
+    async with make_database(server_url, template) as url:
+        admin = await asyncpg.connect(url)
+        role = f"reader_of_{read_database(url)}"
+        try:
+            if not await admin.fetchval("SELECT rolcreaterole OR rolsuper FROM pg_roles WHERE rolname = current_user"):
+                pytest.skip("the role of this server may not create others")
+            await admin.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'pa55word'")
+            await admin.execute(f"GRANT CREATE ON DATABASE {read_database(url)} TO {role}")
+            await admin.execute(f"GRANT CREATE ON SCHEMA public TO {role}")
+            parts = urlsplit(url)
+            limited = urlunsplit(parts._replace(netloc=f"{role}:pa55word@{parts.netloc.rpartition('@')[2]}"))
+            for command in ("preview", "check", "current", "history", "rollback", "safe"):
+                done = await asyncio.to_thread(run_command, "invoke", f"migrate-{command}", database_url=limited)
+                assert (done.returncode, done.stdout, done.stderr) == (
+                    1,
+                    "",
+                    "DATABASE_UNAVAILABLE: The database refuses the role of DATABASE_URL: permission denied for table "
+                    "migration.\n",
+                )
+            done = await asyncio.to_thread(run_command, "invoke", "migrate", database_url=limited)
+            assert done.stderr.endswith("refuses the role of DATABASE_URL: permission denied for table migration.\n")
+        finally:
+            await admin.execute(f"DROP OWNED BY {role}")
+            await admin.execute(f"DROP ROLE {role}")
+            await admin.close()
 
 
 async def test_piccolos_command_can_wait_for_a_runner_that_builds_an_index(
