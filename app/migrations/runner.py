@@ -254,17 +254,23 @@ async def _run_alone(engine: Engine, app: AppConfig, terminal: Terminal) -> Asyn
 
 
 async def _require_writable(connection: Any) -> None:
-    replica, role, schema = await connection.fetchrow(
-        "SELECT pg_is_in_recovery() OR current_setting('transaction_read_only') = 'on', current_user, current_schema()"
+    replica, role, schema, path = await connection.fetchrow(
+        "SELECT pg_is_in_recovery() OR current_setting('transaction_read_only') = 'on', current_user, current_schema(), "
+        "current_setting('search_path')"
     )
     if replica:
         raise MigrationRefused(
             "The database of DATABASE_URL is read-only, a replica most likely: migrations run on the primary."
         )
-    if schema is None or not await connection.fetchval("SELECT has_schema_privilege(current_schema(), 'CREATE')"):
+    if schema is None:
         raise MigrationRefused(
-            f"The role {role} may not create tables in the schema {schema or 'public'}: "
-            f'let its owner run GRANT CREATE ON SCHEMA {schema or "public"} TO "{role}".'
+            f"There is no schema to create tables in: of search_path, which is {path}, none is there that the role {role} may "
+            "use. Create one and grant it USAGE and CREATE, or set another search_path."
+        )
+    if not await connection.fetchval("SELECT has_schema_privilege(current_schema(), 'CREATE')"):
+        raise MigrationRefused(
+            f"The role {role} may not create tables in the schema {schema}: "
+            f'let its owner run GRANT CREATE ON SCHEMA {schema} TO "{role}".'
         )
 
 

@@ -487,9 +487,10 @@ async def test_a_read_only_server_and_a_role_without_rights_are_told_apart(serve
         await run_sql(url, "DROP SCHEMA public")
         done = await asyncio.to_thread(run_command, "invoke", "migrate", database_url=url)
         assert done.returncode == 1
-        assert (
-            "may not create tables in the schema public: let its owner run GRANT CREATE ON SCHEMA public TO"
-            in done.stderr
+        role = (await fetch(url, "SELECT current_user::text"))[0][0]
+        assert done.stderr == (
+            'MIGRATION_REFUSED: There is no schema to create tables in: of search_path, which is "$user", public, none is there '
+            f"that the role {role} may use. Create one and grant it USAGE and CREATE, or set another search_path.\n"
         )
 
 
