@@ -134,10 +134,11 @@ class TableOperations(MigrationManager):
             await _execute(*(f'DROP TABLE "{table._meta.tablename}"' for table in reversed(dropped)))
 
     async def _run_drop_constraints(self, backwards: bool = False) -> None:
-        if not backwards:
-            await super()._run_drop_constraints()
-            return
         dropped = self.drop_constraints.drop_constraints
+        if not backwards:
+            for each in dropped:  # once, as Piccolo would not
+                await _execute(f'ALTER TABLE "{each.tablename}" DROP CONSTRAINT IF EXISTS {each.constraint_name}')
+            return
         tables = await self._read_tables(before=True) if dropped else {}
         for each in reversed(dropped):
             table = tables[self._get_old_name(each.table_class_name)]

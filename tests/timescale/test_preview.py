@@ -294,6 +294,20 @@ async def test_a_declared_index_is_shown_as_it_is_built_here(project: Project) -
     ]
 
 
+async def test_a_constraint_that_goes_is_dropped_once(project: Project) -> None:
+    await step(project, declare("None"))
+    project.declare(declare("None").replace('    readings_value_known = Check("value >= 0")\n', ""))
+    await project.generate()
+    assert list_statements(await preview(project)) == [
+        'ALTER TABLE "readings" DROP CONSTRAINT IF EXISTS readings_value_known'
+    ]
+    await project.forwards()
+    constraint = "SELECT count(*)::int FROM pg_constraint WHERE conname = 'readings_value_known'"
+    assert await project.fetch(constraint) == [(0,)]
+    await project.backwards("1")
+    assert await project.fetch(constraint) == [(1,)]
+
+
 async def test_a_data_migration_is_shown_with_how_far_it_is(project: Project) -> None:
     await step(project, declare("None"))
     draft = await draft_data(project.app, "Double the values")
