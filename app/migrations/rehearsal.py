@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, redirect_stdout, suppress
+from datetime import timedelta
 from io import StringIO
 from typing import Any
 from uuid import uuid4
@@ -13,27 +14,37 @@ from piccolo.apps.migrations.auto.migration_manager import MigrationManager
 
 from app.database import CLOSE_TIMEOUT, describe_error, explain_refusal
 from app.engine import UNREACHABLE, Engine
-from app.errors import MigrationFailed, MigrationRefused
+from app.errors import DatabaseBusy, MigrationFailed, MigrationRefused
+from app.migrations.watch import watch
 from app.timescale.definitions import Catalogue, read_catalogue
 from app.timescale.manager import TimescaleMigrationManager, set_lock_timeout
+from app.timescale.steps import LOCK_TIMEOUT
 
 # What the server writes definitions by, whatever it or the role has been set to.
-_WORDING = "SET DateStyle = 'ISO, MDY'; SET IntervalStyle = 'postgres'; SET extra_float_digits = 1; SET quote_all_identifiers = off"
+_WORDING = f"SET lock_timeout = {LOCK_TIMEOUT // timedelta(milliseconds=1)}; SET DateStyle = 'ISO, MDY'; SET IntervalStyle = 'postgres'; SET extra_float_digits = 1; SET quote_all_identifiers = off"
 
 
 @asynccontextmanager
 async def open_rehearsal(engine: Engine) -> AsyncIterator[Any]:
     """A connection that may rehearse, and by which everything in the block goes.
 
-    Raises DatabaseUnavailable, and MigrationRefused where the database is read-only or the role may not create a schema.
+    Raises DatabaseUnavailable, DatabaseBusy where others hold a lock on what it reads for longer than LOCK_TIMEOUT, and
+    MigrationRefused where the database is read-only or the role may not create a schema.
     """
     with explain_refusal():
         connection: Any = await engine.get_new_connection()
         try:
             await connection.execute(_WORDING)
             await _require_rights(connection)
-            with engine.hold(connection):
-                yield connection
+            async with watch(engine, connection.get_server_pid(), lambda _: None) as watched:
+                try:
+                    with engine.hold(connection):
+                        yield connection
+                except asyncpg.LockNotAvailableError as error:
+                    blockers = "; ".join(watched.blockers) or describe_error(error)
+                    raise DatabaseBusy(
+                        f"What there is can't be read, for others have it locked: {blockers}. Try again when they are done."
+                    ) from error
         finally:
             with suppress(*UNREACHABLE, asyncpg.PostgresError, asyncpg.InterfaceError):
                 await connection.close(timeout=CLOSE_TIMEOUT)
@@ -62,8 +73,8 @@ async def rehearse(engine: Engine, managers: Iterable[MigrationManager], *, hype
                         await manager.run()
             catalogue = await read_catalogue(connection, schema, hypertables=hypertables, live=live)
             await transaction.rollback()  # type: ignore[no-untyped-call]  # Piccolo's has no annotations
-    except asyncpg.InsufficientPrivilegeError:
-        raise  # the role's, which explain_refusal tells
+    except (asyncpg.InsufficientPrivilegeError, asyncpg.LockNotAvailableError):
+        raise  # which open_rehearsal tells
     except asyncpg.PostgresError as error:
         raise MigrationFailed(
             f"The migrations can't be run again beside the live schema, which is untouched: {describe_error(error)}."

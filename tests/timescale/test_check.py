@@ -292,6 +292,25 @@ async def test_checks_beside_runs_see_each_migration_wholly_or_not_at_all(
 # --- where it can't be told: exit code 1 --------------------------------------------------------------------------
 
 
+async def test_who_has_a_table_locked_is_named_rather_than_waited_for(server_url: str, template: str) -> None:
+    async with make_database(server_url, template) as url:
+        holder = await asyncpg.connect(url, server_settings={"application_name": "a repair"})
+        try:
+            for table in ("migration", "machines"):
+                await holder.execute(f"BEGIN; LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")
+                code, out, said = await invoke(url)
+                assert (code, out) == (1, "")
+                assert said.startswith(
+                    "DATABASE_BUSY: What there is can't be read, for others have it locked: a repair ("
+                )
+                assert f"process {holder.get_server_pid()}, idle in transaction for 00:00:0" in said
+                assert said.endswith("). Try again when they are done.\n")
+                await holder.execute("ROLLBACK")
+            assert await invoke(url) == (0, IN_STEP, "")
+        finally:
+            await holder.close()
+
+
 async def test_a_database_that_cannot_be_reached_has_none_of_the_codes_that_tell_something(
     empty_database_url: str,
 ) -> None:
