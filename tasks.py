@@ -587,7 +587,6 @@ def timescale_apply(_: Context) -> None:
         from piccolo_conf import DB
 
         asyncio.run(catch_up(DB, APP_CONFIG, TERMINAL))
-        say("The database has what its edition of TimescaleDB can do.")
 
 
 @task(help={"json": "for programs: what differs, as JSON"})
@@ -622,7 +621,8 @@ def migrate_lint(_: Context, json: bool = False) -> None:
                 complain(f"{each.file}: {each.rule}: {each.message}")
                 if each.statement is not None:
                     complain(f"  {shorten(each.statement, 200)}")
-            say(f"{len(findings)} findings." if findings else "Nothing is wrong with the migrations.")
+            count = f"{len(findings)} finding{'' if len(findings) == 1 else 's'}."
+            say(count if findings else "Nothing is wrong with the migrations.")
         sys.exit(1 if findings else 0)
 
 

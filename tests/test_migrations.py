@@ -126,7 +126,14 @@ async def test_a_database_that_gains_timescale_later_is_brought_up_with_its_rows
     before = await fetch(url, rows)
     available = await fetch(url, "SELECT 1 FROM pg_available_extensions WHERE name = 'timescaledb'") != []
     for _ in range(2):
-        await run(url, "invoke", "timescale-apply")
+        said = (await run(url, "invoke", "timescale-apply")).splitlines()
+        if available:
+            assert said[0] == "esg_records: timestamp in chunks of 7 days, 0:00:00"
+            assert said[-1] == "The database has what its edition of TimescaleDB can do."
+        else:
+            assert said == [
+                "Nothing to do: the server has no TimescaleDB for this database, or AURUM_TIMESCALE is off."
+            ]
         assert await fetch(url, rows) == before == [(240, 28920)]
         assert await read_hypertables(url) == (HYPERTABLES if available else {})
         assert "in step" in await run(url, "invoke", "migrate-check")

@@ -32,7 +32,7 @@ from app.timescale.leftovers import has_leftovers, read_leftovers, record_steps,
 from app.timescale.manager import TimescaleMigrationManager, load_own_manager, set_lock_timeout
 from app.timescale.moves import DataMigrationManager
 from app.timescale.statements import ENABLE_TIMESCALE
-from app.timescale.steps import Step
+from app.timescale.steps import CONDITIONS, Needs, Step
 from app.timescale.transitions import plan_catching_up
 
 ATTEMPTS = 15  # at a migration that others are in the way of
@@ -108,7 +108,7 @@ async def reverse_migrations(
 async def catch_up(engine: Engine, app: AppConfig, terminal: Terminal) -> None:
     """Gives a database what its server could not do when it was migrated: hypertables with the rows that are there, and so on.
 
-    Raises MigrationFailed; then the database is as it was.
+    Without TimescaleDB there is nothing to do. Raises MigrationFailed; then the database is as it was.
     """
     managers = await load_managers(app)
     async with _run_alone(engine, app, terminal) as connection:
@@ -129,10 +129,14 @@ async def catch_up(engine: Engine, app: AppConfig, terminal: Terminal) -> None:
                             later.append(step)
                 await record_steps(connection, CATCHING_UP, later)
 
-        for table, hypertable in sorted(declared.items()):
-            terminal.say(f"{table}: {hypertable.time_column} in chunks of {hypertable.chunk_interval}")
         await _persist(engine, connection, CATCHING_UP, terminal, run, UNTOUCHED)
         await _finish(engine, connection, terminal)
+        if not await connection.fetchval(f"SELECT {CONDITIONS[Needs.HYPERTABLES]}"):
+            terminal.say("Nothing to do: the server has no TimescaleDB for this database, or AURUM_TIMESCALE is off.")
+            return
+        for table, hypertable in sorted(declared.items()):
+            terminal.say(f"{table}: {hypertable.time_column} in chunks of {hypertable.chunk_interval}")
+        terminal.say("The database has what its edition of TimescaleDB can do.")
 
 
 async def _require_managers(app: AppConfig, modules: Mapping[str, MigrationModule], chosen: Sequence[str]) -> None:
