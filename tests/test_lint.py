@@ -442,6 +442,47 @@ async def test_a_retention_that_grows_loses_nothing_and_a_shorter_one_does(proje
         assert found == (["loses-rows"] if loses else [])
 
 
+async def test_an_aggregate_that_no_longer_shows_its_history(project: Project) -> None:
+    source = TABLES.format(packed=REAL)
+    start = source.index(", aggregates=")
+    changes = {
+        ('"avg(value)"', '"avg(value * 2)"'): "mean of the aggregate summed_hourly goes or says something else. ",
+        ("hours=1), (", "hours=2), ("): "the aggregate summed_hourly gets other buckets or groups. ",
+        (source[start : source.index("))):", start) + 1], ""): "the aggregate summed_hourly goes. ",
+    }
+    where = (
+        "Of rows of summed that are dropped by then it isn't shown any more what they came to: that stays in the table "
+        "summed_hourly__archive, or summed_hourly__archive_2 and so on where there is one, and going back shows it again. "
+        "If it may stay there, allow it and say why."
+    )
+    for (old, new), what in changes.items():
+        project.declare(source.replace(old, new))
+        draft = await project.generate()
+        assert draft is not None
+        found = [(each.rule, each.message) for each in await lint(project) if each.file == draft.path.name]
+        assert found == [("hides-history", what + where)]
+        draft.path.unlink()
+        project.forget_files()
+
+
+async def test_an_aggregate_that_is_made_anew_and_shows_the_same(project: Project) -> None:
+    source = TABLES.format(packed=REAL)
+    head, tail = source.split("class Summed")
+    more = '(("mean", "avg(value)"), ("peak", "max(value)"))'
+    changes = (
+        (head + "class Summed" + tail.replace(REAL, DOUBLE), False),  # taken off before and put back after
+        (source.replace('(("mean", "avg(value)"),)', more), False),
+        (head + "class Summed" + tail.replace("value = ", "level = ").replace("(value)", "(level)"), True),
+    )
+    for changed, renames in changes:
+        project.declare(changed)
+        draft = await project.generate(renames=renames)
+        assert draft is not None
+        assert "hides-history" not in {each.rule for each in await lint(project) if each.file == draft.path.name}
+        draft.path.unlink()
+        project.forget_files()
+
+
 async def test_what_has_no_way_back(project: Project) -> None:
     path = await write(
         project, raw("UPDATE machines SET size = 1").replace("    manager.add_raw_backwards(undo)\n", "")

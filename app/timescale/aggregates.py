@@ -1,13 +1,15 @@
 """The steps of continuous aggregates: one comes, goes, is filled, is kept up to date. Pure.
 
 What an aggregate says may be all that is left of rows that are dropped since. One that goes leaves its rows in an archive,
-the table `NAME__archive`; one that comes takes them back where it has the same buckets and groups.
+the table `NAME__archive`; one that comes takes back what it shows of all archives with the same buckets and groups. An
+archive that holds anything besides stays where it is, for the way back or whoever looks for it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import timedelta
+from textwrap import indent
 
 from app.timescale.definitions import STORED_ROWS_ALONE
 from app.timescale.hypertable import ContinuousAggregate, Hypertable
@@ -47,13 +49,16 @@ def archive_aggregate(table: str, aggregate: ContinuousAggregate) -> Step:
     body = f"""
 DECLARE
   archive text := '{name}__archive';
+  number int;
 BEGIN
   FOR n IN 2..99 LOOP
-    EXIT WHEN to_regclass(quote_ident(archive)) IS NULL; -- else it holds what an aggregate of other buckets or groups said
+    EXIT WHEN to_regclass(quote_ident(archive)) IS NULL; -- else it holds what no aggregate shows
     archive := '{name}__archive_' || n;
   END LOOP;
+  -- Names are free again when their archive is taken back: which is the newest is told by a number.
+  SELECT coalesce(max({_NUMBER}), 0) + 1 INTO number FROM pg_class WHERE {_is_archive(name)};
   EXECUTE format('CREATE TABLE %I AS SELECT * FROM "{name}"', archive);
-  EXECUTE format('COMMENT ON TABLE %I IS %L', archive, {_quote(_sign(aggregate))});{notes}
+  EXECUTE format('COMMENT ON TABLE %I IS %L', archive, {_quote(_sign(aggregate))} || ', number ' || number);{notes}
   DROP MATERIALIZED VIEW "{name}";
 END;"""
     # The table too: TimescaleDB takes its trigger from it.
@@ -66,10 +71,10 @@ END;"""
 
 
 def add_aggregate(table: str, time_column: str, aggregate: ContinuousAggregate) -> Step:
-    """Makes it, and puts back what is in an archive of the same buckets and groups, of columns that still say the same.
+    """Makes it, and puts back what is in archives of the same buckets and groups, of columns that still say the same.
 
     The first bucket may have lost rows, so that no refresh may touch it (see `fill_aggregate`): it is filled here, unless
-    the archive knows it.
+    an archive knows it.
     """
     name, bucket = aggregate.name, format_interval(aggregate.bucket)
     terms = [
@@ -90,10 +95,11 @@ def add_aggregate(table: str, time_column: str, aggregate: ContinuousAggregate) 
     body = f"""
 DECLARE
   archive regclass;
-  columns text;
+  archives regclass[];
   first_whole timestamptz;
+  lossless boolean;
   stored regclass;
-  taken text;
+  way record;
 BEGIN
   CREATE MATERIALIZED VIEW IF NOT EXISTS "{name}" WITH (timescaledb.continuous, timescaledb.materialized_only = false) AS
   SELECT {selected}
@@ -102,29 +108,70 @@ BEGIN
   FROM timescaledb_information.continuous_aggregates
   WHERE view_schema = current_schema() AND view_name = '{name}';
   SELECT time_bucket({bucket}, min("{time_column}") + {bucket} - INTERVAL '1 microsecond') INTO first_whole FROM "{table}";
-  SELECT oid INTO archive FROM pg_class
-  WHERE relnamespace = current_schema()::regnamespace AND relname ~ '^{name}__archive(_[0-9]+)?$'
-    AND obj_description(oid, 'pg_class') = {_quote(_sign(aggregate))};
-  IF archive IS NOT NULL THEN
-    SELECT string_agg(quote_ident(attname), ', '),
-           string_agg(format('%I::%s', attname, format_type(new.atttypid, new.atttypmod)), ', ') INTO columns, taken
-    FROM pg_attribute AS old JOIN pg_attribute AS new USING (attname)
-    WHERE old.attrelid = archive AND new.attrelid = stored AND old.attnum > 0 AND new.attnum > 0
-      AND (attname::text, coalesce(col_description(archive, old.attnum), '')) IN (
-        {", ".join(f"({_quote(column)}, {_quote(said)})" for column, _, said in terms)}
-      );
-    EXECUTE format('INSERT INTO %s (%s) SELECT %s FROM %s', stored, columns, taken, archive);
-    EXECUTE format('DROP TABLE %s', archive);
-    IF NOT EXISTS (SELECT FROM "{table}" WHERE "{time_column}" >= first_whole) THEN
-      -- There is nothing to refresh, and up to the first refresh a view that looks at the rows shows nothing else.
-      ALTER MATERIALIZED VIEW "{name}" SET (timescaledb.materialized_only = true);
-      COMMENT ON VIEW "{name}" IS '{STORED_ROWS_ALONE.replace("'", "''")}';
-    END IF;
+{indent(_take_back(aggregate), "  ")}
+  IF archives IS NOT NULL AND NOT EXISTS (SELECT FROM "{table}" WHERE "{time_column}" >= first_whole) THEN
+    -- There is nothing to refresh, and up to the first refresh a view that looks at the rows shows nothing else.
+    ALTER MATERIALIZED VIEW "{name}" SET (timescaledb.materialized_only = true);
+    COMMENT ON VIEW "{name}" IS '{STORED_ROWS_ALONE.replace("'", "''")}';
   END IF;
   EXECUTE 'INSERT INTO ' || stored || {before} || stored || {after} USING first_whole;
 END;"""
     holds = (Hold(name, Lock.NEW), Hold(table, Lock.SHARE_ROW_EXCLUSIVE))
     return Step(guard(Needs.COMMUNITY, body), holds, Needs.COMMUNITY, work=Work.GROWS)
+
+
+# Of an archive: which number it has among those of its aggregate, the newest the highest. Old ones have none.
+_NUMBER = "coalesce(substring(obj_description(oid, 'pg_class') FROM ', number ([0-9]+)$')::int, 0)"
+
+
+def _is_archive(name: str) -> str:
+    return (
+        f"relnamespace = current_schema()::regnamespace AND relkind = 'r' AND relname ~ '^{name}__archive(_[0-9]+)?$'"
+    )
+
+
+def _take_back(aggregate: ContinuousAggregate) -> str:
+    """PL/pgSQL that fills `stored` from the archives, the oldest first, and drops those that have nothing else to tell.
+
+    A newer archive knows better, but where its value is the older one's in a type that holds less.
+    """
+    known = [("bucket", ""), *((column, "") for column in aggregate.group_by), *aggregate.columns]
+    pairs = ", ".join(f"({_quote(column)}, {_quote(said)})" for column, said in known)
+    return f"""
+SELECT array_agg(oid::regclass ORDER BY {_NUMBER}) INTO archives FROM pg_class
+WHERE {_is_archive(aggregate.name)}
+  AND regexp_replace(obj_description(oid, 'pg_class'), ', number [0-9]+$', '') = {_quote(_sign(aggregate))};
+FOREACH archive IN ARRAY coalesce(archives, '{{}}') LOOP
+  SELECT string_agg(format('%I', attname), ', ' ORDER BY place) AS columns,
+         string_agg(format('held.%I::%s', attname, new_type), ', ' ORDER BY place) AS taken,
+         string_agg(format('stored.%1$I IS NOT DISTINCT FROM held.%1$I::%2$s', attname, new_type), ' AND ')
+           FILTER (WHERE said = '' AND attname <> 'bucket') AS same_group,
+         string_agg(format(
+           '%1$I = CASE WHEN stored.%1$I::%2$s::text IS NOT DISTINCT FROM held.%1$I::text THEN stored.%1$I ELSE held.%1$I::%3$s END',
+           attname, old_type, new_type
+         ), ', ') FILTER (WHERE said <> '') AS newer,
+         string_agg(format('held.%1$I::%3$s::%2$s::text IS DISTINCT FROM held.%1$I::text', attname, old_type, new_type), ' OR ')
+           AS changed,
+         count(*) = (SELECT count(*) FROM pg_attribute WHERE attrelid = archive AND attnum > 0 AND NOT attisdropped) AS all_known
+  INTO way FROM (
+    SELECT attname, new.attnum AS place, format_type(old.atttypid, old.atttypmod) AS old_type,
+           format_type(new.atttypid, new.atttypmod) AS new_type, coalesce(col_description(archive, old.attnum), '') AS said
+    FROM pg_attribute AS old JOIN pg_attribute AS new USING (attname)
+    WHERE old.attrelid = archive AND new.attrelid = stored AND old.attnum > 0 AND new.attnum > 0
+  ) AS both_have WHERE (attname::text, said) IN ({pairs});
+  way.same_group := concat_ws(' AND ', 'stored.bucket = held.bucket', way.same_group);
+  IF way.newer IS NOT NULL THEN
+    EXECUTE format('UPDATE %s AS stored SET %s FROM %s AS held WHERE %s', stored, way.newer, archive, way.same_group);
+  END IF;
+  EXECUTE format(
+    'INSERT INTO %s (%s) SELECT %s FROM %s AS held WHERE NOT EXISTS (SELECT FROM %s AS stored WHERE %s)',
+    stored, way.columns, way.taken, archive, stored, way.same_group
+  );
+  EXECUTE format('SELECT NOT EXISTS (SELECT FROM %s AS held WHERE %s)', archive, way.changed) INTO lossless;
+  IF way.all_known AND lossless THEN
+    EXECUTE format('DROP TABLE %s', archive);
+  END IF;
+END LOOP;""".strip()
 
 
 def _quote(text: str) -> str:

@@ -58,11 +58,6 @@ class Aggregate:
     function: str = "max"
     refreshed: int = 1  # hours
 
-    @property
-    def sign(self) -> tuple[str, str, bool]:
-        """Aggregates of one sign can have each other's rows."""
-        return self.name, self.bucket, self.grouped
-
 
 @dataclass
 class Hyper:

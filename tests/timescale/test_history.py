@@ -11,6 +11,7 @@ from tests.timescale.project import (
     COMPRESSION,
     DOUBLE,
     MEAN,
+    PEAK,
     REAL,
     ROWS,
     Project,
@@ -87,6 +88,48 @@ async def test_a_column_that_says_something_else_under_its_name_does_not_get_the
     said = "SELECT count(*), count(mean), min(mean) FROM readings_hourly WHERE bucket < '2026-01-04'"
     assert await project.fetch(said) == [(72, 0, None)]
     assert await project.fetch("SELECT sum(readings)::int8, max(mean) FROM readings_hourly") == [(1000, 999)]
+
+
+async def test_history_of_a_column_that_says_something_else_is_there_again_on_the_way_back(project: Project) -> None:
+    await prepare(project, MEAN)
+    if not await is_community(project):
+        pytest.skip("this edition has no aggregates")
+    await drop_old(project)
+    known = "SELECT count(*), count(mean), sum(mean)::float8 FROM readings_hourly WHERE bucket < '2026-01-04'"
+    first = (72, 72, 15516.0)
+    assert await project.fetch(known) == [first]
+    await step(project, declare(daily(MEAN.replace("avg(value)", "avg(value * 2)"))))
+    assert await project.fetch(known) == [(72, 0, None)]
+    assert await project.fetch(HOURS.format("readings_hourly__archive")) == ALL_HOURS
+    await project.fetch("INSERT INTO readings VALUES ('A', '2026-01-07 22:40', 1000)")
+    await project.fetch("CALL refresh_continuous_aggregate('readings_hourly', '2026-01-05', NULL)")
+    await project.backwards("1")
+    assert await project.fetch(known) == [first]
+    assert await project.fetch(HOURS.format("readings_hourly")) == [(167, 1001, 500500.0)]
+    doubled = "SELECT count(*), count(mean), sum(mean)::float8 FROM readings_hourly WHERE bucket >= '2026-01-05'"
+    assert await list_archives(project) == ["readings_hourly__archive_2"]
+    await project.forwards()
+    assert await project.fetch(known) == [(72, 0, None)]
+    assert await project.fetch(doubled) == [(71, 71, 111966.0)]
+    await project.backwards("1")
+    assert await project.fetch(known) == [first]
+
+
+async def test_history_of_a_column_that_goes_is_there_again_when_it_comes_back(project: Project) -> None:
+    await prepare(project, MEAN)
+    if not await is_community(project):
+        pytest.skip("this edition has no aggregates")
+    await step(project, declare(daily(PEAK)))
+    await drop_old(project)
+    known = "SELECT count(*), count(peak), sum(peak)::float8, sum(readings * mean)::float8 FROM readings_hourly"
+    assert await project.fetch(known) == [(167, 167, 83999.0, 499500.0)]
+    await project.backwards("1")
+    assert await project.fetch(HOURS.format("readings_hourly")) == ALL_HOURS
+    assert await project.fetch("SELECT count(peak) FROM readings_hourly__archive") == [(167,)]
+    await project.fetch("SELECT drop_chunks('readings', '2026-01-05'::timestamptz)")
+    await project.forwards()
+    assert await project.fetch(known) == [(167, 167, 83999.0, 499500.0)]
+    assert await list_archives(project) == []
 
 
 async def test_history_goes_into_columns_of_another_type(project: Project) -> None:

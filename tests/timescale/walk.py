@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 import re
+from collections.abc import Iterator
 from typing import Any
 
 from hypothesis import note
@@ -23,9 +24,10 @@ MIDDLE = BEGIN + datetime.timedelta(days=1, minutes=10)
 
 NOW = "now"
 
-Sign = tuple[str, str, bool]  # of an aggregate: its name, its bucket, whether it is grouped
+Sign = tuple[str, str, str]  # of an aggregate: its name, its bucket, what it is grouped by
 Row = dict[int, Any]  # values by the uid of their column
 Said = dict[tuple[str, ...], dict[str, Any]]  # what an aggregate says, by bucket and group
+Known = dict[tuple[str, str], dict[tuple[str, ...], Any]]  # what was ever said, by column and meaning, bucket and group
 
 _SPANS = {
     f"{unit}={count}": datetime.timedelta(**{unit: count}) for unit, count in (("hours", 1), ("hours", 2), ("days", 1))
@@ -43,17 +45,19 @@ class Walk:
         self._rows: dict[str, dict[int, Row]] = {}  # by role and number
         self._inserted = 0
         self._dropped = False  # whether some readings were
-        self._archived: dict[Sign, tuple[dict[str, str], Said]] = {}
+        self._known: dict[Sign, Known] = {}
 
     async def walk(self, steps: list[Step]) -> None:
         """There, back to nothing, and there again."""
         for step in steps:
             await self._go(step)
-        end = self._passed[-1][2]
+        _, schema, end = self._passed[-1]
         while self._passed:
             await self._go_back()
         await self._project.forwards()
         await self._require(end)
+        self._dropped = True  # all of them: what is left of them is history
+        await self._compare_aggregates({}, Schema([]), schema)
 
     async def _go(self, step: Step) -> None:
         before = self._passed[-1][1] if self._passed else Schema([])
@@ -176,8 +180,10 @@ class Walk:
             await connection.close()
 
     async def _read_aggregates(self, schema: Schema) -> dict[Sign, Said]:
-        listed = _list_aggregates(schema) if self._community else []
-        return {each.sign: await self._read_aggregate(each.name) for each in listed}
+        table = schema.get("readings") if self._community else None
+        if table is None:
+            return {}
+        return {_sign(table, each): await self._read_aggregate(each.name) for each in table.aggregates}
 
     async def _read_aggregate(self, name: str) -> Said:
         connection = await self._project.engine.get_new_connection()
@@ -192,26 +198,50 @@ class Walk:
         return said
 
     async def _compare_aggregates(self, said: dict[Sign, Said], before: Schema, after: Schema) -> None:
-        """Readings that are there are counted; of the others is said what was said before, where it means the same."""
+        """Readings that are there are counted; of the others is said whatever was said before and means the same."""
+        self._remember(said, before)
+        self._rename_known(before, after)
         shown = await self._read_aggregates(after)
         for sign, rows in shown.items():
-            meanings = _read_meanings(after, sign)
-            old_meanings, old_rows = self._archived.pop(sign, ({}, {}))
-            if sign in said:
-                old_meanings, old_rows = _read_meanings(before, sign), said[sign]
-            first = self._find_first_whole(sign)
+            first, known = self._find_first_whole(sign), self._known.get(sign, {})
             current = {bucket: values["readings"] for bucket, values in rows.items() if _is_since(bucket, first)}
             assert current == self._count_readings(sign, first)
-            for bucket, values in old_rows.items():
-                for name in () if _is_since(bucket, first) else values.keys() & rows[bucket].keys():
-                    kept = meanings.get(name) == old_meanings.get(name)
-                    assert _show(rows[bucket][name]) == (_show(values[name]) if kept else None), (sign, bucket, name)
-        for sign in said.keys() - shown.keys():
+            history = {bucket for each in known.values() for bucket in each if not _is_since(bucket, first)}
+            for bucket in history:
+                for name, meaning in _read_meanings(after, sign).items():
+                    value = known.get((name, meaning), {}).get(bucket)
+                    assert _show(rows[bucket][name]) == _show(value), (sign, bucket, name)
+        for sign, known in self._known.items():
             archives = await self._project.fetch(
                 "SELECT relname::text FROM pg_class WHERE relname LIKE $1 AND relkind = 'r'", rf"{sign[0]}\_\_archive%"
             )
-            assert said[sign] in [await self._read_aggregate(name) for (name,) in archives]
-            self._archived[sign] = _read_meanings(before, sign), said[sign]
+            held = [await self._read_aggregate(name) for (name,) in archives]
+            if sign in said.keys() - shown.keys():
+                assert said[sign] in held
+            is_shown = _read_meanings(after, sign).items() if sign in shown else {}
+            for (name, _), values in ((key, each) for key, each in known.items() if key not in is_shown):
+                for bucket, value in values.items():
+                    kept = [_show(each[bucket].get(name)) for each in held if bucket in each]
+                    assert value is None or _show(value) in kept, (sign, bucket, name)
+
+    def _remember(self, said: dict[Sign, Said], schema: Schema) -> None:
+        for sign, rows in said.items():
+            known = self._known.setdefault(sign, {})
+            for name, meaning in _read_meanings(schema, sign).items():
+                known.setdefault((name, meaning), {}).update({bucket: values[name] for bucket, values in rows.items()})
+
+    def _rename_known(self, before: Schema, after: Schema) -> None:
+        """What an aggregate says goes on under the new names of columns: it isn't made anew for them. Archives keep the old."""
+        old, new = (schema.get("readings") if self._community else None for schema in (before, after))
+        if old is None or new is None or [*_list_names(old)] == [*_list_names(new)]:
+            return
+        for was in old.aggregates:
+            for now in (each for each in new.aggregates if each == was):
+                meanings = _read_meanings(after, _sign(new, now))
+                for name, meaning in _read_meanings(before, _sign(old, was)).items():
+                    values = self._known[_sign(old, was)].pop((name, meaning))
+                    known = self._known.setdefault(_sign(new, now), {})
+                    known.setdefault((name, meanings[name]), {}).update(values)
 
     def _find_first_whole(self, sign: Sign) -> datetime.datetime | None:
         """The first bucket that has all its readings; None where there are none."""
@@ -229,14 +259,23 @@ class Walk:
         return counted
 
 
-def _list_aggregates(schema: Schema) -> list[Aggregate]:
-    table = schema.get("readings")
-    return table.aggregates if table else []
+def _sign(table: TableState, aggregate: Aggregate) -> Sign:
+    """Aggregates of one sign can have each other's rows."""
+    return aggregate.name, aggregate.bucket, table.key if aggregate.grouped else ""
 
 
 def _read_meanings(schema: Schema, sign: Sign) -> dict[str, str]:
-    """What the columns of an aggregate say, but for the number of readings, which is the same in all."""
-    return {f"c{uid}": each.function for each in _list_aggregates(schema) if each.sign == sign for uid in each.columns}
+    """What the columns of an aggregate say, under the names that its table's columns have."""
+    table = schema.get("readings")
+    assert table is not None
+    names = {column.uid: column.name for column in table.columns}
+    (aggregate,) = (each for each in table.aggregates if _sign(table, each) == sign)
+    return {"readings": "", **{f"c{uid}": f"{aggregate.function} of {names[uid]}" for uid in aggregate.columns}}
+
+
+def _list_names(table: TableState) -> Iterator[str]:
+    yield table.key
+    yield from (column.name for column in table.columns)
 
 
 def _is_since(bucket: tuple[str, ...], first: datetime.datetime | None) -> bool:

@@ -10,6 +10,7 @@ from piccolo.apps.migrations.auto.migration_manager import MigrationManager
 from app.errors import MigrationRefused
 from app.migrations.lint.actions import Action, CreateTable, DropIndex, Reindex
 from app.migrations.lint.grammar import read_actions
+from app.migrations.lint.history import judge_history
 from app.migrations.lint.rules import Place, Problem, describe_move, find_table, judge
 from app.migrations.lint.tables import Line
 from app.timescale.autogenerate import read_hypertables, read_indexes
@@ -64,6 +65,7 @@ async def _examine(manager: MigrationManager, earlier: Sequence[MigrationManager
         line.indexes |= {index.name: change.tablename for index in change.new}
     found.problems.extend(_judge_transitions(manager, read_hypertables(earlier), made))
     found.problems.extend(_judge_index_changes(manager, read_indexes(earlier)))
+    found.problems.extend(judge_history(manager))
     found.problems.extend(_judge_retention(manager, before, line, made))
     found.problems.extend(_judge_way_back(manager))
 

@@ -41,6 +41,7 @@ RULES = {
     "column-in-use": "another type for a column under compression or an aggregate, or its end",
     "concurrently": "CONCURRENTLY on a hypertable, which TimescaleDB refuses",
     "cut-off": "a statement after the transaction that can't be run again where it was cut off",
+    "hides-history": "an aggregate that no longer shows what it knows of dropped rows",
     "hypertable-key": "a key without the time column, a constraint from an index, a reference from hypertable to hypertable",
     "index-on-hypertable": "an index on a hypertable with rows: writes to all of it wait",
     "loses-rows": "rows or values that going back doesn't bring back",
