@@ -12,6 +12,8 @@ from collections.abc import Iterator
 
 from piccolo.columns import Column, ForeignKey, Serial, Timestamptz
 
+from app.timescale.retypes import refuse_changes
+
 _MODIFIER = re.compile(r"\(.*\)")
 
 
@@ -20,6 +22,7 @@ def plan_column(table: str, name: str, old: Column, new: Column) -> list[str]:
     return [
         *(f'ALTER TABLE "{table}" DROP CONSTRAINT "{each}"' for each in _find_gone_constraints(table, name, old, new)),
         *([f'DROP INDEX "{table}_{name}"'] if _read_index(old) and _read_index(old) != _read_index(new) else []),
+        *([check] if (check := refuse_changes(table, name, old.column_type, new.column_type)) else []),
         *(f'ALTER TABLE "{table}" ALTER COLUMN "{name}" {action}' for action in _alter(name, old, new)),
         *([create_index(table, name, new)] if _read_index(new) and _read_index(old) != _read_index(new) else []),
         *(f'ALTER TABLE "{table}" ADD CONSTRAINT {each}' for each in _find_new_constraints(table, name, old, new)),

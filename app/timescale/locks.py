@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from app.timescale.alterations import Finding, describe_alteration, find_references
 from app.timescale.queries import describe_query
+from app.timescale.retypes import find_checked
 from app.timescale.steps import ANYTHING, Hold, Lock, Reach, Step, Work, sum_holds
 from app.timescale.tokens import Reader, read_tokens
 
@@ -30,6 +31,9 @@ _QUERIES = {"select", "with", "values", "table", "insert", "update", "delete", "
 
 def describe_statement(sql: str, *, transactional: bool = True) -> Step:
     """The step that a statement of Piccolo's, or of a raw step, is. What can't be read has an UNKNOWN lock."""
+    checked = find_checked(sql)
+    if checked is not None:
+        return Step(sql, (Hold(checked, Lock.ACCESS_EXCLUSIVE),), transactional=transactional, work=Work.READS)
     reader = Reader(read_tokens(sql), sql)
     if any(reader.peek(word) for word in _QUERIES):
         holds, work, asks = describe_query(sql)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
 
 from app.errors import MigrationFailed
+from app.migrations.preview import preview_migrations
 from tests.timescale.project import (
     COMPRESSION,
     DOUBLE,
@@ -244,6 +246,31 @@ async def test_a_column_comes_to_compressed_chunks_as_to_others(project: Project
     with pytest.raises(MigrationFailed, match=r'column "must" of relation .* contains null values'):
         await project.forwards()
     assert await sum_up(project) == whole
+
+
+async def test_values_that_a_new_type_would_change_stay_in_compressed_chunks(project: Project) -> None:
+    await prepare(project, COMPRESSION)
+    await project.fetch("UPDATE readings SET value = value + 0.5 WHERE value < 3")
+    await compress(project)
+    whole = await sum_up(project)
+    project.declare(declare(daily(COMPRESSION), "Integer(default=None)"))
+    await project.generate()
+    shown = await preview_migrations(project.engine, project.app, None)
+    (refusing,) = [each for each in shown.migrations[0].steps if "would be other ones" in each.statement]
+    assert [(each.table, each.lock) for each in refusing.locks] == [
+        ("readings", "ACCESS EXCLUSIVE (reads and writes wait)")
+    ]
+    assert refusing.notes == ["reads every row"]
+    said = "As INTEGER, 3 of the values of readings.value would be other ones, 0.5 for one. If that may be, change them first, with an UPDATE in a"
+    with pytest.raises(MigrationFailed, match=re.escape(said)):
+        await project.forwards()
+    assert await sum_up(project) == whole
+    packed = "SELECT count(*) FROM timescaledb_information.chunks WHERE is_compressed"
+    assert not await is_community(project) or await project.fetch(packed) == [(7,)]
+    await project.fetch("UPDATE readings SET value = round(value::numeric)")
+    await project.forwards()
+    assert await check(project) == (0, [])
+    assert (await sum_up(project))[1] == whole[1] + 1.5
 
 
 async def test_a_hypertable_that_becomes_plain_keeps_its_sequence_trigger_and_comment(project: Project) -> None:

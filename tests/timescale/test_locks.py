@@ -14,6 +14,7 @@ import pytest
 from app.migrations.extent import resolve_holds
 from app.timescale.hypertable import Compression, ContinuousAggregate, Hypertable, Refresh
 from app.timescale.locks import describe_statement, settle_new
+from app.timescale.retypes import refuse_changes
 from app.timescale.steps import ANYTHING, Lock, Step, Work, describe_step
 from app.timescale.tokens import split_statements
 from app.timescale.transitions import plan_transition
@@ -148,6 +149,7 @@ STATEMENTS: dict[Work, list[str]] = {
         "SHOW work_mem",
     ],
     Work.READS: [
+        str(refuse_changes("plain", "n", "INTEGER", "REAL")),
         'ALTER TABLE "plain" ADD COLUMN "x" INTEGER REFERENCES "parent" ("id") ON DELETE CASCADE DEFAULT null',
         'ALTER TABLE "plain" ADD COLUMN "x" INTEGER NOT NULL DEFAULT 1 REFERENCES "parent" ("id")',
         "ALTER TABLE plain ADD COLUMN x int CHECK (x > 0)",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -137,6 +138,57 @@ async def test_what_does_not_fit_is_refused_rather_than_cut_off(project: Project
     with pytest.raises(MigrationFailed, match=r"value too long for type character varying\(2\)"):
         await project.forwards()
     assert await project.fetch("SELECT number FROM parts") == [(12345,)]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "values", "said"),
+    [
+        (
+            "DoublePrecision",
+            "Integer",
+            (1, 0.5, 2),
+            "As INTEGER, 1 of the values of parts.it would be other ones, 0.5 ",
+        ),
+        ("Numeric", "DoublePrecision", ("1.5", "0.12345678901234567890"), "As DOUBLE PRECISION, 1 of"),
+        ("Numeric", "Numeric(digits=(12, 3)", ("1.5", "0.0625", "1.23456"), "As NUMERIC(12, 3), 2 of"),
+        ("DoublePrecision", "Real", (0.5, 0.1), "As REAL, 1 of the values of parts.it would be other ones, 0.1 for"),
+        ("DoublePrecision", "Numeric(digits=(12, 3)", (0.5, 0.0625), "As NUMERIC(12, 3), 1 of"),
+        ("BigInt", "DoublePrecision", (1, 2**53 + 1), "As DOUBLE PRECISION, 1 of the values of parts.it would be"),
+        ("Integer", "Boolean", (0, 1, 5), "As BOOLEAN, 1 of the values of parts.it would be other ones, 5 for one."),
+        ("Timestamptz", "Date", ("2026-01-01", "2026-01-02 10:00+00"), "As DATE, 1 of"),
+        ("Interval", "Time", ("01:00", "26:00"), "As TIME, 1 of the values of parts.it would be other ones, 26:00:00 "),
+        (
+            "Text",
+            "Numeric(digits=(12, 3)",
+            ("1.50", "0.0625"),
+            "As NUMERIC(12, 3), 1 of the values of parts.it would be",
+        ),
+        ("Text", "Real", ("1.50", "0.1", "16777217"), "As REAL, 1 of the values of parts.it would be other ones, 1677"),
+        ("Text", "Date", ("2026-01-01", "2026-01-02 10:00"), "As DATE, 1 of"),
+    ],
+)
+async def test_a_value_that_the_new_type_would_change_is_refused(
+    project: Project, old: str, new: str, values: tuple[Any, ...], said: str
+) -> None:
+    declared = [f"    it = {kind}{'(' if '(' not in kind else ', '}default=None, null=True)\n" for kind in (old, new)]
+    before = await change(project, PARTS + declared[0])
+    for number, value in enumerate(values):
+        await project.fetch(f"INSERT INTO parts VALUES ({number}, '{value}')")
+    await project.fetch("INSERT INTO parts VALUES (99, NULL)")
+    held = await project.fetch("SELECT it::text FROM parts ORDER BY part_id")
+    project.declare(PARTS + declared[1])
+    await project.generate()
+    with pytest.raises(MigrationFailed) as refused:
+        await project.forwards()
+    assert said in str(refused.value)
+    assert "for one. If that may be, change them first, with an UPDATE in a migration of invoke migration-data." in str(
+        refused.value
+    )
+    assert await look(project.url) == before
+    assert await project.fetch("SELECT it::text FROM parts ORDER BY part_id") == held
+    await project.fetch("DELETE FROM parts WHERE part_id > 0 AND part_id < 99")
+    await project.forwards()
+    assert await check(project) == (0, [])
 
 
 async def test_a_key_takes_the_place_of_another(project: Project) -> None:
