@@ -14,6 +14,7 @@ from datetime import timedelta
 
 from app.timescale.aggregates import add_aggregate, archive_aggregate, fill_aggregate, set_refresh
 from app.timescale.hypertable import Compression, ContinuousAggregate, Hypertable
+from app.timescale.plain import make_plain
 from app.timescale.steps import Hold, Lock, Needs, Reach, Step, Work, format_interval, guard
 
 
@@ -43,7 +44,7 @@ def _plan(table: str, old: Hypertable | None, new: Hypertable | None) -> Iterato
                 yield _stop_compression(table)
             if old.default_indexes:
                 yield _drop_time_index(table, old.time_column)
-            yield _make_plain(table)
+            yield make_plain(table)
         return
     if old is None:
         yield _make_hypertable(table, new)
@@ -117,51 +118,6 @@ def _drop_time_index(table: str, time_column: str) -> Step:
 def _set_chunk_interval(table: str, interval: timedelta) -> Step:
     body = f"PERFORM set_chunk_time_interval('\"{table}\"'::regclass, {format_interval(interval)});"
     return Step(guard(Needs.HYPERTABLES, body), (Hold(table, Lock.NONE),), Needs.HYPERTABLES)
-
-
-def _make_plain(table: str) -> Step:
-    """TimescaleDB has no way back: the rows move to a plain table, which gets the keys, indexes, triggers and grants of the old."""
-    body = f"""
-DECLARE
-  statement text;
-  statements text[];
-BEGIN
-  LOCK TABLE "{table}" IN ACCESS EXCLUSIVE MODE;
-  CREATE TABLE "{table}__plain" (LIKE "{table}" INCLUDING DEFAULTS INCLUDING GENERATED INCLUDING STORAGE INCLUDING COMMENTS);
-  INSERT INTO "{table}__plain" SELECT * FROM "{table}";
-  SELECT array_agg(made.statement ORDER BY made.place, made.statement) INTO statements FROM (
-    SELECT 1 AS place, format('ALTER TABLE "{table}" ADD CONSTRAINT %I %s', conname, pg_get_constraintdef(oid)) AS statement
-    FROM pg_constraint WHERE conrelid = '"{table}"'::regclass AND contype IN ('p', 'u', 'c', 'f')
-    UNION ALL
-    SELECT 2, indexdef FROM pg_indexes
-    WHERE schemaname = current_schema() AND tablename = '{table}'
-      AND NOT EXISTS (SELECT FROM pg_constraint WHERE conrelid = '"{table}"'::regclass AND conname = indexname)
-    UNION ALL
-    SELECT 3, format(
-      'GRANT %s ON "{table}" TO %s', privilege_type, CASE grantee WHEN 0 THEN 'PUBLIC' ELSE grantee::regrole::text END
-    )
-    FROM pg_class CROSS JOIN LATERAL aclexplode(relacl) WHERE pg_class.oid = '"{table}"'::regclass
-    UNION ALL
-    SELECT 4, pg_get_triggerdef(pg_trigger.oid) FROM pg_trigger JOIN pg_proc ON pg_proc.oid = tgfoid
-    WHERE tgrelid = '"{table}"'::regclass AND NOT tgisinternal AND pronamespace::regnamespace::text !~ '^_timescaledb'
-    UNION ALL
-    SELECT 5, format('COMMENT ON TABLE "{table}" IS %L', obj_description('"{table}"'::regclass, 'pg_class'))
-  ) AS made;
-  FOR statement IN
-    SELECT format('ALTER SEQUENCE %s OWNED BY "{table}__plain".%I', objid::regclass, attname)
-    FROM pg_depend JOIN pg_class ON pg_class.oid = objid JOIN pg_attribute ON attrelid = refobjid AND attnum = refobjsubid
-    WHERE refobjid = '"{table}"'::regclass AND relkind = 'S' AND deptype = 'a'
-  LOOP
-    EXECUTE statement;
-  END LOOP;
-  DROP TABLE "{table}";
-  ALTER TABLE "{table}__plain" RENAME TO "{table}";
-  FOREACH statement IN ARRAY statements LOOP
-    EXECUTE statement;
-  END LOOP;
-END;"""
-    holds = (Hold(table, Lock.ACCESS_EXCLUSIVE), Hold(table, Lock.ACCESS_EXCLUSIVE, Reach.REFERRED))
-    return Step(guard(Needs.HYPERTABLES, body), holds, Needs.HYPERTABLES, work=Work.GROWS)
 
 
 def _set_retention(table: str, retention: timedelta | None) -> Step:

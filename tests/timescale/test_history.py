@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
@@ -291,6 +292,108 @@ async def test_a_hypertable_that_becomes_plain_keeps_its_sequence_trigger_and_co
     assert kept == [(1001, 1001, "what was measured", "public.readings_number_seq", ["telling"])]
     await project.fetch("DROP TABLE readings CASCADE")
     assert await project.fetch("SELECT to_regclass('readings_number_seq')::text") == [(None,)]
+
+
+# All that PostgreSQL keeps of a table and its parts, but for numbers that come with its making.
+SAID_OF_READINGS = """
+SELECT 'table', pg_get_userbyid(relowner), concat_ws(' ', relrowsecurity, relforcerowsecurity, relreplident, relpersistence,
+  (SELECT array_agg(each::text ORDER BY each::text) FROM unnest(relacl) AS each),
+  (SELECT array_agg(each ORDER BY each) FROM unnest(reloptions) AS each), obj_description(oid)) FROM pg_class WHERE oid = 'readings'::regclass
+UNION ALL
+SELECT 'column', attname, concat_ws(' ', format_type(atttypid, atttypmod), attnotnull, attgenerated, attidentity, attstorage,
+  attcompression, attstattarget, attacl, attoptions, pg_get_expr(adbin, adrelid), col_description(attrelid, attnum))
+FROM pg_attribute LEFT JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum
+WHERE attrelid = 'readings'::regclass AND attnum > 0 AND NOT attisdropped
+UNION ALL
+SELECT 'index', indexrelid::regclass::text, concat_ws(' ', pg_get_indexdef(indexrelid), indisreplident, indisclustered,
+  obj_description(indexrelid)) FROM pg_index WHERE indrelid = 'readings'::regclass
+UNION ALL
+SELECT 'constraint', conname, concat_ws(' ', pg_get_constraintdef(oid), convalidated, obj_description(oid))
+FROM pg_constraint WHERE conrelid = 'readings'::regclass
+UNION ALL
+SELECT 'trigger', tgname, concat_ws(' ', pg_get_triggerdef(oid), tgenabled, obj_description(oid))
+FROM pg_trigger WHERE tgrelid = 'readings'::regclass AND NOT tgisinternal
+UNION ALL
+SELECT 'policy', policyname, concat_ws(' ', permissive, roles, cmd, qual, with_check) FROM pg_policies WHERE tablename = 'readings'
+UNION ALL
+SELECT 'statistics', stxname, pg_get_statisticsobjdef(oid) FROM pg_statistic_ext WHERE stxrelid = 'readings'::regclass
+UNION ALL
+SELECT 'sequence', pg_get_serial_sequence('readings', 'number'), ''
+ORDER BY 1, 2
+"""
+SAYINGS = """
+ALTER TABLE readings ADD COLUMN twice float8 GENERATED ALWAYS AS (value * 2) STORED;
+CREATE FUNCTION tell() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
+CREATE TRIGGER silent BEFORE INSERT ON readings FOR EACH ROW EXECUTE FUNCTION tell();
+CREATE TRIGGER telling BEFORE UPDATE ON readings FOR EACH ROW EXECUTE FUNCTION tell();
+ALTER TABLE readings DISABLE TRIGGER silent;
+ALTER TABLE readings ENABLE ALWAYS TRIGGER telling;
+CREATE POLICY own ON readings AS RESTRICTIVE FOR SELECT TO {reader} USING (machine_id = 'B');
+CREATE POLICY all_of_it ON readings TO PUBLIC USING (true) WITH CHECK (value > 0);
+ALTER TABLE readings ENABLE ROW LEVEL SECURITY;
+ALTER TABLE readings FORCE ROW LEVEL SECURITY;
+GRANT SELECT ON readings TO {reader} WITH GRANT OPTION;
+GRANT INSERT, DELETE ON readings TO PUBLIC;
+GRANT UPDATE (value, "number") ON readings TO {reader};
+ALTER TABLE readings ALTER COLUMN value SET STATISTICS 500;
+ALTER TABLE readings ALTER COLUMN value SET (n_distinct = -0.5);
+ALTER TABLE readings ALTER COLUMN machine_id SET STORAGE EXTERNAL;
+ALTER TABLE readings ALTER COLUMN machine_id SET COMPRESSION pglz;
+ALTER TABLE readings SET (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.05);
+CREATE STATISTICS both_ends ON machine_id, value FROM readings;
+COMMENT ON TABLE readings IS 'what was measured';
+COMMENT ON COLUMN readings.value IS 'in bar, isn''t it';
+COMMENT ON INDEX readings_timestamp IS 'for the newest';
+COMMENT ON CONSTRAINT readings_value_known ON readings IS 'a pressure';
+COMMENT ON TRIGGER silent ON readings IS 'quiet';
+ALTER TABLE readings REPLICA IDENTITY FULL;
+ALTER TABLE readings OWNER TO {owner}
+"""
+
+
+async def test_a_hypertable_that_becomes_plain_is_the_table_that_it_was(project: Project) -> None:
+    if not await project.fetch("SELECT FROM pg_extension WHERE extname = 'timescaledb'"):
+        pytest.skip("this edition has no hypertables")
+    serial = declare("None").replace("    value =", "    number = BigSerial()\n    value =")
+    await step(project, serial)
+    await project.fetch("INSERT INTO machines VALUES ('A')")
+    await project.fetch(ROWS.replace("INTO readings", "INTO readings (machine_id, timestamp, value)"))
+    roles = {"owner": f"owner_{uuid4().hex[:8]}", "reader": f"reader_{uuid4().hex[:8]}"}
+    for role in roles.values():
+        await project.fetch(f"CREATE ROLE {role}")
+    try:
+        await project.fetch(f"GRANT CREATE ON SCHEMA public TO {roles['owner']}")
+        for statement in SAYINGS.format(**roles).split(";\n"):
+            await project.fetch(statement)
+        whole, said = await sum_up(project), await project.fetch(SAID_OF_READINGS)
+        project.declare(serial.replace("hypertable=None", f"hypertable={daily()}"))
+        await project.generate()
+        await project.forwards()
+        await project.backwards("1")
+        assert await project.fetch(SAID_OF_READINGS) == said
+        assert await sum_up(project) == whole
+        assert await project.fetch("SELECT sum(twice) FROM readings") == [(999000.0,)]
+    finally:
+        await project.fetch("DROP TABLE readings")
+        for role in roles.values():
+            await project.fetch(f"DROP OWNED BY {role}")
+            await project.fetch(f"DROP ROLE {role}")
+
+
+async def test_a_hypertable_that_something_depends_on_is_left_as_it_is(project: Project) -> None:
+    made = await step(project, declare("None"))
+    await step(project, declare(daily()))
+    if not await project.fetch("SELECT FROM pg_extension WHERE extname = 'timescaledb'"):
+        pytest.skip("this edition has no hypertables")
+    await project.fetch("CREATE VIEW newest AS SELECT max(timestamp) FROM readings")
+    said = (
+        "The hypertable readings can't become a plain table as it is: view newest depends on it. "
+        "Take that away before, and give it to the plain table after."
+    )
+    with pytest.raises(MigrationFailed, match=re.escape(said)):
+        await project.backwards("1")
+    await project.fetch("DROP VIEW newest")
+    await project.backwards(made)
 
 
 async def test_a_table_with_aggregates_gets_another_name_and_another_type_at_once(project: Project) -> None:
