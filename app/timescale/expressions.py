@@ -37,8 +37,15 @@ def rename_in_expression(expression: str, names: Mapping[str, str]) -> str:
     for token, following in reversed(list(zip(tokens, [*tokens[1:], None], strict=True))):
         is_function = following is not None and following.text == "("
         if token.text in names and token.token_type.name in {"VAR", "IDENTIFIER"} and not is_function:
-            expression = f"{expression[: token.start]}{names[token.text]}{expression[token.end + 1 :]}"
+            quote = '"' if expression[token.start] == '"' else ""
+            expression = f"{expression[: token.start]}{quote}{names[token.text]}{quote}{expression[token.end + 1 :]}"
     return expression
+
+
+def quote_term(term: str) -> str:
+    """A term such as "user DESC", whose column is quoted: it may be called like a word of SQL's own."""
+    column, _, order = term.partition(" ")
+    return f'"{column}" {order}'.strip()
 
 
 def find_assigned(statement: str) -> set[str]:

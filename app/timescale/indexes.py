@@ -10,6 +10,7 @@ import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 
+from app.timescale.expressions import quote_term
 from app.timescale.locks import describe_statement
 from app.timescale.steps import Hold, Lock, Step, Work
 
@@ -122,7 +123,7 @@ WHERE EXISTS (SELECT FROM pg_index WHERE indexrelid = to_regclass('"{index.name}
 
 def _create(table: str, index: Index, *, head: str, options: str = "") -> str:
     condition = f" WHERE {index.where}" if index.where else ""
-    columns = ", ".join(index.columns)
+    columns = ", ".join(map(quote_term, index.columns))
     return f'{head} "{index.name}" ON "{table}" USING {index.method} ({columns}){options}{condition}'
 
 

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from datetime import timedelta
 
 from app.timescale.aggregates import add_aggregate, archive_aggregate, fill_aggregate, set_refresh
+from app.timescale.expressions import quote_term
 from app.timescale.hypertable import Compression, ContinuousAggregate, Hypertable
 from app.timescale.plain import make_plain
 from app.timescale.steps import Hold, Lock, Needs, Reach, Step, Work, format_interval, guard
@@ -157,8 +158,8 @@ def _settings(compression: Compression) -> tuple[object, ...]:
 def _start_compression(table: str, time_column: str, compression: Compression) -> Step:
     options = ["timescaledb.compress"]
     if compression.segment_by:
-        options.append(f"timescaledb.compress_segmentby = '{', '.join(compression.segment_by)}'")
-    order = ", ".join(compression.order_by) or f"{time_column} DESC"
+        options.append(f"timescaledb.compress_segmentby = '{', '.join(map(quote_term, compression.segment_by))}'")
+    order = ", ".join(map(quote_term, compression.order_by or (f"{time_column} DESC",)))
     options.append(f"timescaledb.compress_orderby = '{order}'")
     body = f'ALTER TABLE "{table}" SET ({", ".join(options)});'
     return Step(guard(Needs.COMMUNITY, body), (Hold(table, Lock.ACCESS_EXCLUSIVE),), Needs.COMMUNITY)

@@ -249,6 +249,47 @@ async def test_a_column_comes_to_compressed_chunks_as_to_others(project: Project
     assert await sum_up(project) == whole
 
 
+async def test_columns_may_be_called_like_words_of_sql(project: Project) -> None:
+    source = """
+class Machine(Declared, Table, tablename="machines"):
+    machine_id = Text(primary_key=True, default=None)
+
+class Reading(Declared, CompositeKey, Table, tablename="readings", hypertable={hypertable}, indexes=({index},)):
+    group = Text(default=None)
+    user = KeyTimestamptz(primary_key=True, default=None)
+    order = Real(default=None)
+    readings_pkey = PrimaryKey([group, user])
+"""
+    index = 'Index("readings_newest", ("group", "user DESC"), where=\'"order" > 0\')'
+    first = 'Hypertable("user", timedelta(days=1), compression=Compression(timedelta(days=7)))'
+    await step(project, source.format(hypertable=first, index=index))
+    await project.fetch("""INSERT INTO readings SELECT 'A', '2026-01-01'::timestamptz + n * interval '1 hour', n
+        FROM generate_series(0, 99) AS n""")
+    await compress(project)
+    second = (
+        'Hypertable("user", timedelta(days=1), aggregates=(ContinuousAggregate("daily", timedelta(days=1), ("group",), '
+        """(("most", 'max("order")'),), Refresh(timedelta(days=1), timedelta(days=30), timedelta(hours=1))),), """
+        'compression=Compression(timedelta(days=7), ("group",), ("user DESC", "order ASC NULLS FIRST")))'
+    )
+    await step(project, source.format(hypertable=second, index=index))
+    assert await check(project) == (0, [])
+    await compress(project)
+    if await is_community(project):
+        assert await project.fetch("SELECT sum(most)::float8 FROM daily WHERE \"group\" = 'A'") == [(335.0,)]
+        packed = (
+            "SELECT count(*) FROM timescaledb_information.chunks WHERE is_compressed AND hypertable_name = 'readings'"
+        )
+        assert await project.fetch(packed) == [(5,)]
+    indexes = "SELECT indexdef FROM pg_indexes WHERE tablename = 'readings' AND indexname = 'readings_newest'"
+    assert await project.fetch(indexes) == [
+        (
+            'CREATE INDEX readings_newest ON public.readings USING btree ("group", "user" DESC) WHERE ("order" > (0)::double precision)',
+        )
+    ]
+    await project.backwards("1")
+    assert await project.fetch('SELECT count(*), sum("order")::float8 FROM readings') == [(100, 4950.0)]
+
+
 async def test_values_that_a_new_type_would_change_stay_in_compressed_chunks(project: Project) -> None:
     await prepare(project, COMPRESSION)
     await project.fetch("UPDATE readings SET value = value + 0.5 WHERE value < 3")

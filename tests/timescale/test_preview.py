@@ -281,7 +281,7 @@ async def test_a_declared_index_is_shown_as_it_is_built_here(project: Project) -
     await project.generate()
     hypertable = await project.fetch("SELECT 1 FROM pg_extension WHERE extname = 'timescaledb'") != []
     lines = await show(project)
-    statement = 'CREATE INDEX {}IF NOT EXISTS "by_value" ON "readings" USING btree (value){};'
+    statement = 'CREATE INDEX {}IF NOT EXISTS "by_value" ON "readings" USING btree ("value"){};'
     way = ("", " WITH (timescaledb.transaction_per_chunk)") if hypertable else ("CONCURRENTLY ", "")
     assert lines[-1] == statement.format(*way)
     lock = "SHARE (reads go on, writes wait)" if hypertable else "SHARE UPDATE EXCLUSIVE (reads and writes go on)"

@@ -200,7 +200,7 @@ class Walk:
     async def _compare_aggregates(self, said: dict[Sign, Said], before: Schema, after: Schema) -> None:
         """Readings that are there are counted; of the others is said whatever was said before and means the same."""
         self._remember(said, before)
-        self._rename_known(before, after)
+        renamed = self._rename_known(before, after)
         shown = await self._read_aggregates(after)
         for sign, rows in shown.items():
             first, known = self._find_first_whole(sign), self._known.get(sign, {})
@@ -216,7 +216,7 @@ class Walk:
                 "SELECT relname::text FROM pg_class WHERE relname LIKE $1 AND relkind = 'r'", rf"{sign[0]}\_\_archive%"
             )
             held = [await self._read_aggregate(name) for (name,) in archives]
-            if sign in said.keys() - shown.keys():
+            if sign in said.keys() - shown.keys() - renamed:
                 assert said[sign] in held
             is_shown = _read_meanings(after, sign).items() if sign in shown else {}
             for (name, _), values in ((key, each) for key, each in known.items() if key not in is_shown):
@@ -230,18 +230,21 @@ class Walk:
             for name, meaning in _read_meanings(schema, sign).items():
                 known.setdefault((name, meaning), {}).update({bucket: values[name] for bucket, values in rows.items()})
 
-    def _rename_known(self, before: Schema, after: Schema) -> None:
-        """What an aggregate says goes on under the new names of columns: it isn't made anew for them. Archives keep the old."""
+    def _rename_known(self, before: Schema, after: Schema) -> set[Sign]:
+        """What an aggregate says goes on under the new names of columns, and isn't archived; returns the old signs."""
         old, new = (schema.get("readings") if self._community else None for schema in (before, after))
         if old is None or new is None or [*_list_names(old)] == [*_list_names(new)]:
-            return
+            return set()
+        renamed = set()
         for was in old.aggregates:
             for now in (each for each in new.aggregates if each == was):
+                renamed.add(_sign(old, was))
                 meanings = _read_meanings(after, _sign(new, now))
                 for name, meaning in _read_meanings(before, _sign(old, was)).items():
                     values = self._known[_sign(old, was)].pop((name, meaning))
                     known = self._known.setdefault(_sign(new, now), {})
                     known.setdefault((name, meanings[name]), {}).update(values)
+        return renamed
 
     def _find_first_whole(self, sign: Sign) -> datetime.datetime | None:
         """The first bucket that has all its readings; None where there are none."""
