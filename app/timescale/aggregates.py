@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from textwrap import indent
 
-from app.timescale.definitions import STORED_ROWS_ALONE
+from app.timescale.definitions import KNOWS_UNTIL, STORED_ROWS_ALONE
 from app.timescale.hypertable import ContinuousAggregate, Hypertable
 from app.timescale.steps import Hold, Lock, Needs, Step, Work, format_interval, guard
 from app.timescale.tokens import quote_text
@@ -73,8 +73,9 @@ END;"""
 def add_aggregate(table: str, time_column: str, aggregate: ContinuousAggregate) -> Step:
     """Makes it, and puts back what is in archives of the same buckets and groups, of columns that still say the same.
 
-    The first bucket may have lost rows, so that no refresh may touch it (see `fill_aggregate`): it is filled here, unless
-    an archive knows it.
+    A refresh begins behind what only archives know, and with a bucket that has all its rows (see `fill_aggregate`). What
+    rows there are before that, one that came late or those of a first bucket that has lost others, are shown from here on,
+    unless an archive knows their bucket.
     """
     name, bucket = aggregate.name, format_interval(aggregate.bucket)
     terms = [
@@ -84,6 +85,8 @@ def add_aggregate(table: str, time_column: str, aggregate: ContinuousAggregate) 
     ]
     selected = ", ".join(f'{expression} AS "{column}"' for column, expression, _ in terms)
     grouping = ", ".join(str(place) for place in range(1, len(aggregate.group_by) + 2))
+    cut = f'time_bucket({bucket}, "{time_column}")'
+    gone = quote_text(f' EXCEPT SELECT {cut} FROM "{table}") AS gone', "gone")
     before = quote_text(
         f""" ({", ".join(f'"{column}"' for column, _, _ in terms)})
     SELECT {selected}
@@ -91,13 +94,14 @@ def add_aggregate(table: str, time_column: str, aggregate: ContinuousAggregate) 
       SELECT FROM """,
         "fill",
     )
-    after = quote_text(f" AS held WHERE held.bucket = $1 - {bucket}\n    ) GROUP BY {grouping} ", "fill")
+    after = quote_text(f" AS held WHERE held.bucket = {cut}\n    ) GROUP BY {grouping} ", "fill")
     body = f"""
 DECLARE
   archive regclass;
   archives regclass[];
-  first_whole timestamptz;
+  known_until timestamptz;
   lossless boolean;
+  since timestamptz;
   stored regclass;
   way record;
 BEGIN
@@ -107,14 +111,20 @@ BEGIN
   SELECT format('%I.%I', materialization_hypertable_schema, materialization_hypertable_name)::regclass INTO stored
   FROM timescaledb_information.continuous_aggregates
   WHERE view_schema = current_schema() AND view_name = '{name}';
-  SELECT time_bucket({bucket}, min("{time_column}") + {bucket} - INTERVAL '1 microsecond') INTO first_whole FROM "{table}";
+  SELECT time_bucket({bucket}, min("{time_column}") + {bucket} - INTERVAL '1 microsecond') INTO since FROM "{table}";
 {indent(_take_back(aggregate), "  ")}
-  IF archives IS NOT NULL AND NOT EXISTS (SELECT FROM "{table}" WHERE "{time_column}" >= first_whole) THEN
+  IF archives IS NOT NULL THEN
+    EXECUTE 'SELECT max(bucket) FROM (SELECT bucket FROM ' || stored || {gone} INTO known_until;
+    known_until := known_until + {bucket};
+    since := greatest(since, known_until);
+    EXECUTE format('COMMENT ON VIEW "{name}" IS %L', '{KNOWS_UNTIL}' || (known_until AT TIME ZONE 'UTC')::text || '+00');
+  END IF;
+  IF archives IS NOT NULL AND NOT EXISTS (SELECT FROM "{table}" WHERE "{time_column}" >= since) THEN
     -- There is nothing to refresh, and up to the first refresh a view that looks at the rows shows nothing else.
     ALTER MATERIALIZED VIEW "{name}" SET (timescaledb.materialized_only = true);
     COMMENT ON VIEW "{name}" IS '{STORED_ROWS_ALONE.replace("'", "''")}';
   END IF;
-  EXECUTE 'INSERT INTO ' || stored || {before} || stored || {after} USING first_whole;
+  EXECUTE 'INSERT INTO ' || stored || {before} || stored || {after} USING since;
 END;"""
     holds = (Hold(name, Lock.NEW), Hold(table, Lock.SHARE_ROW_EXCLUSIVE))
     return Step(guard(Needs.COMMUNITY, body), holds, Needs.COMMUNITY, work=Work.GROWS)
@@ -191,16 +201,19 @@ PERFORM add_continuous_aggregate_policy(
 
 
 def fill_aggregate(table: str, time_column: str, aggregate: ContinuousAggregate) -> Step:
-    """Refreshes what raw rows there are, from their first whole bucket on: to refresh where they are gone would empty it.
+    """Refreshes from where all raw rows are there on: to refresh where some are gone would empty it.
 
     A refresh can't run in a transaction, nor in a DO block: `values` finds the bounds, which the statement names.
     """
     bucket = format_interval(aggregate.bucket)
+    whole = f"""time_bucket({bucket}, min("{time_column}") + {bucket} - INTERVAL '1 microsecond')"""
+    said = f"""obj_description('"{aggregate.name}"'::regclass, 'pg_class')"""
+    since = f"greatest({whole}, substring({said} FROM '^{KNOWS_UNTIL}(.*)$')::timestamptz)"
     values = f"""
-SELECT quote_nullable(time_bucket({bucket}, min("{time_column}") + {bucket} - INTERVAL '1 microsecond')) AS first,
+SELECT quote_nullable({since}) AS first,
        quote_nullable(time_bucket({bucket}, max("{time_column}")) + {bucket}) AS last
 FROM "{table}"
-HAVING time_bucket({bucket}, min("{time_column}") + {bucket} - INTERVAL '1 microsecond') <= time_bucket({bucket}, max("{time_column}"))"""
+HAVING {since} <= time_bucket({bucket}, max("{time_column}"))"""
     return Step(
         f"CALL refresh_continuous_aggregate('\"{aggregate.name}\"', :first, :last)",
         (Hold(aggregate.name, Lock.EXCLUSIVE), Hold(table, Lock.ACCESS_SHARE)),

@@ -21,6 +21,8 @@ OURS = r"\A(migration|migration_journal|migration_progress|migration_step|.*__ar
 
 # What a migration writes on an aggregate that it left with its own rows alone (see transitions).
 STORED_ROWS_ALONE = "shows what is stored in it and doesn't look at newer rows"
+# What it writes on one that has from an archive what no row tells any more; a time follows.
+KNOWS_UNTIL = "knows from an archive what was before "
 
 
 async def read_catalogue(

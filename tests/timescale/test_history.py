@@ -150,6 +150,29 @@ async def test_history_goes_into_columns_of_another_type(project: Project) -> No
     assert await project.fetch(oldest) == [(5.0,), (11.0,)]
 
 
+async def test_a_reading_that_came_after_those_around_it_were_dropped_empties_nothing(project: Project) -> None:
+    """A refresh from there on would take what the rows in between said, which are gone."""
+    await prepare(project, MEAN)
+    if not await is_community(project):
+        pytest.skip("this edition has no aggregates")
+    await drop_old(project)
+    await project.fetch("INSERT INTO readings VALUES ('A', '2026-01-02 05:00', 7), ('A', '2025-12-30 05:30', 9)")
+    wider = MEAN.replace('("mean", "avg(value)")', '("mean", "avg(value)"), ("peak", "max(value)")')
+    await step(project, declare(daily(wider)))
+    late = ("2025-12-30 05:00:00+00", 1, 9.0, 9)
+    first = "SELECT bucket::text, readings, mean, peak::int FROM readings_hourly ORDER BY bucket LIMIT 1"
+    assert await project.fetch(first) == [late]
+    assert await project.fetch(HOURS.format("readings_hourly") + " WHERE bucket >= '2026-01-01'") == ALL_HOURS
+    known = "SELECT count(*), count(peak) FROM readings_hourly WHERE bucket >= '2026-01-01'"
+    left = await project.fetch(
+        "SELECT count(DISTINCT date_trunc('hour', timestamp)) FROM readings WHERE timestamp >= '2026-01-04'"
+    )
+    assert await project.fetch(known) == [(167, left[0][0])]
+    assert await check(project) == (0, [])
+    await project.backwards("1")
+    assert await project.fetch(HOURS.format("readings_hourly") + " WHERE bucket >= '2026-01-01'") == ALL_HOURS
+
+
 async def test_the_first_bucket_is_filled_although_it_is_not_whole(project: Project) -> None:
     await prepare(project, "")
     await project.fetch("DELETE FROM readings WHERE value = 0")
