@@ -89,10 +89,15 @@ chunks AS (
   JOIN pg_class ON pg_class.oid = inhrelid
   WHERE relkind = 'r' AND relnamespace = to_regnamespace('_timescaledb_internal')
 ),
+-- Without their conditions and expressions: of those, a chunk's index has its own words.
 indexes AS (
-  SELECT indexrelid AS index, indrelid AS of, indisvalid AS valid, (indisunique, regexp_replace(
-    pg_get_indexdef(indexrelid), '\A.*? USING ', '')) AS made
-  FROM pg_index
+  SELECT indexrelid AS index, indrelid AS of, indisvalid AS valid, (
+    indisunique, relam, indnkeyatts, indclass, indcollation, indoption, indpred IS NULL, ARRAY(
+      SELECT attname FROM unnest(indkey) WITH ORDINALITY AS keys (number, place)
+      LEFT JOIN pg_attribute ON attrelid = indrelid AND attnum = number ORDER BY place
+    )
+  ) AS made
+  FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid
 ),
 torn AS (
   SELECT index, format(', missing on %s of %s chunks (%s)', count(*) FILTER (WHERE NOT there), count(*),
