@@ -119,7 +119,7 @@ async def test_what_is_wrong_with_the_database_is_said_as_the_guide_says(
         said[refuse(checkout, url)] = "isn't Piccolo's"
     async with make_database(server_url) as url:
         await run_sql(url, "DROP SCHEMA public")
-        said[refuse(checkout, url)] = "may not create tables"
+        said[refuse(checkout, url)] = "There is no schema to create tables in"
     async with make_database(server_url) as url:
         await run_sql(server_url, f"ALTER DATABASE {read_database(url)} SET default_transaction_read_only = on")
         said[refuse(checkout, url)] = "read-only"

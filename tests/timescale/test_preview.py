@@ -399,7 +399,7 @@ async def test_the_command_goes_both_ways_and_names_the_migrations_there_are(ser
         code, output = await run("--to", first)
         assert code == 0
         assert f"-- ==== {second}  Keep features in a hypertable: to be reversed" in output
-        assert 'CREATE TABLE "features__plain" (LIKE "features" INCLUDING DEFAULTS' in output
+        assert 'CREATE TABLE "features__plain" (' in output
         assert "DO $aurum$" not in output
         assert await run("--to", "x") == (
             1,
