@@ -183,8 +183,8 @@ class PartlyStored(RequestError):
     def __init__(self, cause: RequestError, durable: dict[str, object]) -> None:
         super().__init__(f"{cause} What is under `durable` is stored, and needn't be sent again.", field=cause.field)
         self.code = cause.code  # type: ignore[misc]  # of the instance alone
-        self.http_status = cause.http_status  # type: ignore[misc]
-        self.http_headers = cause.http_headers  # type: ignore[misc]
+        self.http_status = cause.http_status  # type: ignore[misc]  # as above
+        self.http_headers = cause.http_headers  # type: ignore[misc]  # as above
         self.durable = durable
 
     @property

@@ -143,7 +143,7 @@ async def _bench_batches(ours: Process, connections: Sequence[Connection], say: 
     for number in range(ROUNDS + 1):
         await measure("COPY", lambda: _copy_all(connections, tuples))
         for name, requests in formats.items():
-            await measure(name, lambda requests=requests: _post_good(ours, requests, CLIENTS))  # type: ignore[misc]
+            await measure(name, lambda requests=requests: _post_good(ours, requests, CLIENTS))  # type: ignore[misc]  # mypy infers no lambda's default
         if number == 0:  # the first warms everything up
             for measured in rates.values():
                 measured.clear()

@@ -118,7 +118,7 @@ def hear(name: str) -> Iterator[list[str]]:
     logger = logging.getLogger(name)
     level = logger.level
     handler = logging.Handler()
-    handler.emit = lambda record: lines.append(f"{record.levelname} {record.getMessage()}")  # type: ignore[method-assign]
+    handler.emit = lambda record: lines.append(f"{record.levelname} {record.getMessage()}")  # type: ignore[method-assign]  # of this handler alone
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     try:

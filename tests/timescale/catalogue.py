@@ -14,12 +14,12 @@ from app.timescale.indexes import plan_indexes
 from app.timescale.transitions import plan_transition
 
 
-async def look(url: str) -> Catalogue:
+async def look(url: str, schema: str = "public") -> Catalogue:
     """What is there."""
     connection = await asyncpg.connect(url)
     try:
         edition = await probe_edition(connection, timescale="auto")
-        return await read_catalogue(connection, "public", hypertables=edition.has_hypertables)
+        return await read_catalogue(connection, schema, hypertables=edition.has_hypertables)
     finally:
         await connection.close()
 

@@ -15,26 +15,17 @@ from typing import Any
 import asyncpg
 import pytest
 
-from app.database import probe_edition
 from app.embedded.installations import find_wheel
 from app.errors import MigrationRefused
 from app.migrations.snapshot import make_snapshot
 from app.piccolo_app import APP_CONFIG
-from app.timescale.definitions import Catalogue, read_catalogue
 from tests.conftest import ROOT, find_program, make_database, make_environ, run_command
 from tests.mermaid.parser import parse_diagram
+from tests.test_migrations import TABLES
+from tests.timescale.catalogue import look
 from tests.timescale.project import COMPRESSION, MEAN, OFTEN, RETENTION, Project, daily, declare, is_community, step
 
 FILES = ("schema.sql", "schema.md")
-
-
-async def read(url: str, schema: str = "public") -> Catalogue:
-    connection = await asyncpg.connect(url)
-    try:
-        edition = await probe_edition(connection, timescale="auto")
-        return await read_catalogue(connection, schema, hypertables=edition.has_hypertables)
-    finally:
-        await connection.close()
 
 
 def read_diagram(page: str) -> Any:
@@ -62,26 +53,15 @@ async def test_the_committed_files_are_what_the_migrations_say_on_every_server(p
     snapshot = await make_snapshot(project.engine, APP_CONFIG)
     assert snapshot == {name: (ROOT / "docs" / name).read_text(encoding="utf-8") for name in FILES}
     assert await project.fetch("SELECT FROM pg_namespace WHERE nspname LIKE 'aurum_check%'") == []
-    assert await read(project.url) == {}
+    assert await look(project.url) == {}
 
 
 async def test_psql_makes_the_runner_s_database_of_the_committed_script(empty: Callable[[], Awaitable[str]]) -> None:
     url = await empty()
     done = await asyncio.to_thread(run_command, "invoke", "migrate", database_url=url)
     assert done.returncode == 0, done.stderr
-    made = await read(url)
-    assert [name for kind, name in made if kind == "table"] == [
-        "alerts",
-        "esg_records",
-        "features",
-        "file_loads",
-        "machine_pulses",
-        "machines",
-        "outbox",
-        "outbox_readers",
-        "predictions",
-        "raw_measurements",
-    ]
+    made = await look(url)
+    assert [name for kind, name in made if kind == "table"] == TABLES
     url = await empty()
     psql = str(find_wheel().bin_dir / "psql")
     command = [psql, "-X", "-q", "-1", "-v", "ON_ERROR_STOP=1", "-f", str(ROOT / "docs" / "schema.sql"), url]
@@ -89,7 +69,7 @@ async def test_psql_makes_the_runner_s_database_of_the_committed_script(empty: C
         lambda: subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     )
     assert done.returncode == 0, done.stderr
-    assert await read(url) == made
+    assert await look(url) == made
 
 
 BY_HAND = [
@@ -158,7 +138,7 @@ async def test_whatever_a_migration_makes_the_script_makes_too(project: Project)
         await connection.execute(snapshot["schema.sql"])
     finally:
         await connection.close()
-    made, again = await read(project.url), await read(project.url, "again")
+    made, again = await look(project.url), await look(project.url, "again")
     assert again == made
     kinds = {"table", "column", "constraint", "index", "trigger", "function", "sequence", "type", "view"}
     kinds |= {"materialized view", "row level security", "domain", "rule", "aggregate function", "replica identity"}

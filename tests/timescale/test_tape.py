@@ -119,20 +119,22 @@ async def test_a_foreign_key_that_changes_is_dropped_and_made_under_its_name(off
     ]
 
 
+def add_raw(project: Project, migration_id: str, body: str) -> None:
+    """Gives a migration's file a raw step with these lines."""
+    path = list_files(project.folder)[migration_id]
+    step = f"    async def raw():\n{body}    manager.add_raw(raw)\n    return manager"
+    path.write_text(path.read_text().replace("    return manager", step))
+    project.forget_files()
+
+
 async def test_a_raw_step_that_stumbles_over_a_missing_answer_is_named(offline: Project) -> None:
     first = await generate(offline, CHILD.format(rule="cascade"))
-    path = list_files(offline.folder)[first]
-    path.write_text(
-        path.read_text().replace(
-            "    return manager",
-            "    async def raw():\n"
-            "        rows = await Table.raw('SELECT count(*) AS many FROM machines')\n"
-            "        await Table.raw(f'SELECT {rows[0][\"many\"]}')\n"
-            "    manager.add_raw(raw)\n"
-            "    return manager",
-        )
+    add_raw(
+        offline,
+        first,
+        "        rows = await Table.raw('SELECT count(*) AS many FROM machines')\n"
+        "        await Table.raw(f'SELECT {rows[0][\"many\"]}')\n",
     )
-    offline.forget_files()
     with pytest.raises(
         MigrationRefused, match=f"^A raw step of the migration {first} reads the database \\(IndexError"
     ):
@@ -141,19 +143,13 @@ async def test_a_raw_step_that_stumbles_over_a_missing_answer_is_named(offline: 
 
 async def test_a_raw_step_with_a_connection_of_its_own_is_not_let_at_the_database(offline: Project) -> None:
     first = await generate(offline, CHILD.format(rule="cascade"))
-    path = list_files(offline.folder)[first]
-    path.write_text(
-        path.read_text().replace(
-            "    return manager",
-            "    async def raw():\n"
-            "        from app.engine import find_engine\n"
-            "        connection = await find_engine().get_new_connection()\n"
-            "        await connection.execute('DROP TABLE machines')\n"
-            "    manager.add_raw(raw)\n"
-            "    return manager",
-        )
+    add_raw(
+        offline,
+        first,
+        "        from app.engine import find_engine\n"
+        "        connection = await find_engine().get_new_connection()\n"
+        "        await connection.execute('DROP TABLE machines')\n",
     )
-    offline.forget_files()
     said = f"^A raw step of the migration {first} opens a connection of its own: what it would do can't be told"
     with pytest.raises(MigrationRefused, match=said):
         await (await load(offline, first)).list_steps()
