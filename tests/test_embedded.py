@@ -497,6 +497,11 @@ async def test_a_data_directory_deleted_while_stopped_is_made_anew(data_dir: Pat
         assert await run_sql(server.dsn, "SELECT to_regclass('gone')") is None
 
 
+def test_looking_whether_a_lock_is_free_leaves_no_file_behind(tmp_path: Path) -> None:
+    assert is_free(tmp_path / "server.lock")
+    assert list(tmp_path.iterdir()) == []
+
+
 # ---- what it says when it can't ----
 
 

@@ -39,11 +39,20 @@ def block_on_lock(path: Path, hold: Hold) -> int:
 
 
 def is_free(path: Path) -> bool:
-    """Whether nobody holds the lock. It is taken for a moment to find out."""
-    file = try_lock(path, Hold.ALONE)
-    if file is None:
+    """Whether nobody holds the lock. It is taken for a moment to find out.
+
+    Makes no file where there is none: whoever deletes the directory meanwhile would find it not empty.
+    """
+    try:
+        file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return True
+    try:
+        fcntl.flock(file, Hold.ALONE | fcntl.LOCK_NB)
+    except BlockingIOError:
         return False
-    os.close(file)
+    finally:
+        os.close(file)
     return True
 
 
