@@ -8,7 +8,6 @@ client hung up.
 
 from __future__ import annotations
 
-import asyncio
 import sys
 import zlib
 from collections.abc import AsyncGenerator, Callable, Iterator
@@ -17,13 +16,14 @@ from typing import Protocol
 from litestar.types import Receive
 
 from app.errors import InvalidInput, PayloadTooLarge, RequestTimeout, UnsupportedMediaType
+from app.ingest import stall
+from app.ingest.stall import StallWatch
 
 if sys.version_info >= (3, 14):
     from compression import zstd
 else:
     from backports import zstd
 
-STALL = 30.0  # seconds without a byte after which a body is given up
 PIECE = 256 * 1024  # bytes of a piece at most, once it's decompressed
 # A body may decompress to that many times its size. Readings shrink to a tenth; a bomb is a thousandfold.
 MOST_RATIO = 200
@@ -117,18 +117,17 @@ class _Inflater:
             raise InvalidInput(f"The body ends before its {self._coding} does: send it again.")
 
 
-async def read_pieces(receive: Receive, coding: str) -> AsyncGenerator[bytes, None]:
-    """The body's bytes without their coding: `identity`, or one of CODINGS."""
+async def read_pieces(receive: Receive, coding: str, watch: StallWatch) -> AsyncGenerator[bytes, None]:
+    """The body's bytes without their coding: `identity`, or one of those of _STREAMS."""
     if coding != "identity" and coding not in _STREAMS:
         raise UnsupportedMediaType(f"/ingest takes bodies in gzip and zstd, or as they are, not in {coding[:80]}.")
     inflater = None if coding == "identity" else _Inflater(coding)
     more = True
     while more:
         try:
-            async with asyncio.timeout(STALL):
-                message = await receive()
+            message = await watch.wait(receive())
         except TimeoutError:
-            raise RequestTimeout(f"Nothing of the body arrived for {STALL:g} seconds: send it again.") from None
+            raise RequestTimeout(f"Nothing of the body arrived for {stall.STALL:g} seconds: send it again.") from None
         if message["type"] != "http.request":
             raise Disconnected
         body, more = message["body"], message["more_body"]

@@ -24,6 +24,7 @@ from app.ingest.body import Disconnected, read_pieces
 from app.ingest.lines import LineStream
 from app.ingest.merge import OnConflict
 from app.ingest.message import Limits, Submission, read_json, read_messagepack
+from app.ingest.stall import StallWatch
 from app.ingest.writer import STOPPING, IngestResult, Writer
 from app.instants import read_clock
 
@@ -43,6 +44,8 @@ LINES = frozenset({"application/x-ndjson", "application/ndjson", "application/js
 
 def make_router(writer: Writer, backlog: Backlog, limits: Limits, most_bytes: int) -> Router:
     """The route over this writer. `most_bytes` is how long a body, or a line of NDJSON, may be."""
+
+    watch = StallWatch()
 
     # ASGI itself, since a Request and a Response of Litestar would take as long as all the rest of a small request.
     @asgi("/ingest", copy_scope=False)
@@ -72,7 +75,7 @@ def make_router(writer: Writer, backlog: Backlog, limits: Limits, most_bytes: in
         length = int(headers.get(b"content-length", b"0"))
         coding = headers.get(b"content-encoding", b"identity").decode("latin-1").strip().lower()
         with backlog.share() as share:
-            async with aclosing(read_pieces(receive, coding)) as pieces:
+            async with aclosing(read_pieces(receive, coding, watch)) as pieces:
                 if read is None:
                     backlog.check(0)
                     return await LineStream(writer, backlog, share, limits, most_bytes, on_conflict).store(pieces)

@@ -90,10 +90,11 @@ class Writer:
         with self._backlog.share() as share:
             share.resize(sum([len(row[2]) for row in submission.rows], ROW_WEIGHT * len(submission.rows)))
             loop = asyncio.get_running_loop()
-            waiting = _Waiting(submission, on_conflict, loop.time() + self.patience)
+            now = loop.time()
+            waiting = _Waiting(submission, on_conflict, now + self.patience)
             self._queue.append(waiting)
             self._queued_rows += len(submission.rows)
-            if self._wants_committer(loop.time()):
+            if self._wants_committer(now):
                 committer = asyncio.create_task(self._commit_queue(), name="ingest committer")
                 self._committers.add(committer)
             if self._timer is None:

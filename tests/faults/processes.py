@@ -23,8 +23,8 @@ from tests.test_intake import at, count
 # A body that stops arriving is given up after a second here, not thirty.
 SERVE = """
 import sys, uvicorn
-from app.ingest import body
-body.STALL = 1.0
+from app.ingest import stall
+stall.STALL = 1.0
 uvicorn.run("app.main:create_app", factory=True, port=int(sys.argv[1]), log_level="error", timeout_graceful_shutdown=2)
 """
 
