@@ -4,32 +4,23 @@ from __future__ import annotations
 
 import base64
 import itertools
+import math
 import random
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeAlias
+from uuid import UUID
 
 import asyncpg
 import msgspec
 import pytest
 
 from app.errors import InvalidInput
-from app.history.pages import (
-    MACHINES,
-    MEASUREMENTS,
-    Clause,
-    ColumnKind,
-    Ordering,
-    Page,
-    PageRequest,
-    TableShape,
-    count_rows,
-    count_rows_by_machine,
-    find_page,
-    find_pages,
-)
+from app.history.clauses import Clause
+from app.history.pages import Page, PageRequest, count_rows, count_rows_by_machine, find_page, find_pages
+from app.history.shapes import MACHINES, MEASUREMENTS, Field, Kind, Ordering, TableShape
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 Order: TypeAlias = tuple[Ordering, ...]
@@ -112,7 +103,7 @@ async def select(connection: Connection, shape: TableShape, order: Order) -> lis
         if term.column not in [earlier.column for earlier in order[:place]]:
             ends = "DESC" if term.descending else "ASC"
     terms += [f"{column} {ends}" for column in shape.key if column not in [term.column for term in order]]
-    return await connection.fetch(f"SELECT {', '.join(shape.selected)} FROM {shape.name} ORDER BY {', '.join(terms)}")
+    return await connection.fetch(f"SELECT {', '.join(shape.fields)} FROM {shape.name} ORDER BY {', '.join(terms)}")
 
 
 async def walk(connection: Connection, shape: TableShape, order: Order, size: int) -> list[list[asyncpg.Record]]:
@@ -380,7 +371,7 @@ async def test_a_cursor_with_bytes_changed_is_taken_for_a_place_or_refused(conne
 
 def show(page: Page) -> tuple[object, ...]:
     """A page without the column that says whose it is."""
-    rows = [{name: row[name] for name in MEASUREMENTS.selected} for row in page.rows]
+    rows = [{name: row[name] for name in MEASUREMENTS.fields} for row in page.rows]
     return rows, page.cursors, page.has_next, page.has_previous
 
 
@@ -453,11 +444,17 @@ async def test_rows_are_counted_over_all_pages(
 @pytest.mark.parametrize(
     ("kind", "value", "restored"),
     [
-        (ColumnKind.TEXT, "größe", "größe"),
-        (ColumnKind.TEXT, "", ""),
-        (ColumnKind.BOOLEAN, False, False),
-        (ColumnKind.TIMESTAMPTZ, "2026-01-31T13:00:00.000001+01:00", START + timedelta(microseconds=1)),
+        (Kind.TEXT, "größe", "größe"),
+        (Kind.TEXT_ID, "", ""),
+        (Kind.NUMBER_ID, 2**63 - 1, 2**63 - 1),
+        (Kind.UUID_ID, "6ba7b810-9dad-11d1-80b4-00c04fd430c8", UUID("6ba7b810-9dad-11d1-80b4-00c04fd430c8")),
+        (Kind.BOOLEAN, False, False),
+        (Kind.INSTANT, "2026-01-31T13:00:00.000001+01:00", START + timedelta(microseconds=1)),
+        (Kind.FLOAT, 0.1, 0.1),
+        (Kind.FLOAT, 1, 1.0),
+        (Kind.FLOAT, "-inf", -math.inf),
     ],
 )
-def test_a_value_of_a_cursor_is_restored_exactly(kind: ColumnKind, value: object, restored: object) -> None:
-    assert kind.restore(value) == restored
+def test_a_value_of_a_cursor_is_restored_exactly(kind: Kind, value: object, restored: object) -> None:
+    assert Field(kind).restore(value) == restored
+    assert Field(kind, nullable=True).restore(None) is None

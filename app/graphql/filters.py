@@ -1,64 +1,27 @@
-"""`where` and `orderBy`: what may be asked of each table's columns, and the clause that says it in SQL."""
+"""`where` and `orderBy`: the inputs that follow from the fields of each table, and what they say in SQL."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from enum import Enum
+from typing import Any
 
 import strawberry
+from strawberry.annotation import StrawberryAnnotation
+from strawberry.types.field import StrawberryField
+from strawberry.utils.str_converters import to_camel_case
 
+from app.alert import AlertState, AlertType, Severity
 from app.errors import InvalidInput
-from app.history.pages import MACHINES, MEASUREMENTS, Clause, Ordering, TableShape
+from app.history.clauses import Clause
+from app.history.pages import ROW
+from app.history.shapes import SHAPES, Field, Kind, Ordering, TableShape
 
+MOST_TERMS = 200
 
-@strawberry.input(description="Conditions on an id; all that are given must hold.")
-class IdFilter:
-    eq: strawberry.ID | None = None
-    in_: list[strawberry.ID] | None = strawberry.field(name="in", default=None)
-
-
-@strawberry.input(description="Conditions on a text; all that are given must hold.")
-class StringFilter:
-    eq: str | None = None
-    in_: list[str] | None = strawberry.field(name="in", default=None)
-
-
-@strawberry.input(description="A condition on a truth value.")
-class BooleanFilter:
-    eq: bool | None = None
-
-
-@strawberry.input(description="Conditions on an instant; all that are given must hold.")
-class DateTimeFilter:
-    eq: datetime | None = None
-    gt: datetime | None = None
-    gte: datetime | None = None
-    lt: datetime | None = None
-    lte: datetime | None = None
-
-
-@strawberry.input(description="Conditions on machines; all that are given must hold.")
-class MachineWhere:
-    and_: list[MachineWhere] | None = strawberry.field(name="and", default=None)
-    or_: list[MachineWhere] | None = strawberry.field(name="or", default=None)
-    not_: MachineWhere | None = strawberry.field(name="not", default=None)
-    machine_id: IdFilter | None = None
-    machine_type: StringFilter | None = None
-    location: StringFilter | None = None
-    operational: BooleanFilter | None = None
-    created_at: DateTimeFilter | None = None
-    updated_at: DateTimeFilter | None = None
-
-
-@strawberry.input(description="Conditions on measurements; all that are given must hold.")
-class MeasurementWhere:
-    and_: list[MeasurementWhere] | None = strawberry.field(name="and", default=None)
-    or_: list[MeasurementWhere] | None = strawberry.field(name="or", default=None)
-    not_: MeasurementWhere | None = strawberry.field(name="not", default=None)
-    machine_id: IdFilter | None = None
-    timestamp: DateTimeFilter | None = None
-    created_at: DateTimeFilter | None = None
+for _choices in (Severity, AlertType, AlertState):
+    strawberry.enum(_choices, description=_choices.__doc__)
 
 
 @strawberry.enum
@@ -67,50 +30,84 @@ class Direction(Enum):
     DESC = "DESC"
 
 
-@strawberry.enum
-class MachineOrderField(Enum):
-    MACHINE_ID = "machine_id"
-    MACHINE_TYPE = "machine_type"
-    LOCATION = "location"
-    OPERATIONAL = "operational"
-    CREATED_AT = "created_at"
-    UPDATED_AT = "updated_at"
+_SIGNS = {"eq": "=", "gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
+_ID = ("IdFilter", "ID", ("eq", "in"))
+_FILTERS: dict[Kind, tuple[str, str, tuple[str, ...]]] = {
+    Kind.TEXT_ID: _ID,
+    Kind.NUMBER_ID: _ID,
+    Kind.UUID_ID: _ID,
+    Kind.TEXT: ("StringFilter", "str", ("eq", "in")),
+    Kind.BOOLEAN: ("BooleanFilter", "bool", ("eq",)),
+    Kind.INSTANT: ("DateTimeFilter", "datetime", ("eq", "gt", "gte", "lt", "lte")),
+    Kind.FLOAT: ("FloatFilter", "float", ("eq", "gt", "gte", "lt", "lte")),
+}
+_PYTHON_NAMES = {"in": "in_", "and": "and_", "or": "or_", "not": "not_"}
+
+# Every input that was made here and what it is made of, by name: they name each other before they are made.
+_made: dict[str, Any] = {"ID": strawberry.ID, "datetime": datetime}
 
 
-@strawberry.input(description="One term of an order; ties are broken by machineId.")
-class MachineOrder:
-    field: MachineOrderField
-    direction: Direction = Direction.ASC
+def _make_input(name: str, description: str, fields: Mapping[str, str], **required: StrawberryField) -> Any:
+    """An input whose fields may be left out, each with its type as a text."""
+    if name in _made:
+        return _made[name]
+    optional = {
+        _PYTHON_NAMES.get(each, each): StrawberryField(
+            graphql_name=each if each in _PYTHON_NAMES else None,
+            default=None,
+            type_annotation=StrawberryAnnotation(f"{kind} | None"),
+        )
+        for each, kind in fields.items()
+    }
+    _made[name] = strawberry.input(type(name, (), {**required, **optional}), description=description)
+    for field in _made[name].__strawberry_definition__.fields:
+        field.type_annotation.namespace = _made
+    return _made[name]
 
 
-@strawberry.enum
-class MeasurementOrderField(Enum):
-    MACHINE_ID = "machine_id"
-    TIMESTAMP = "timestamp"
-    CREATED_AT = "created_at"
+def _make_filter(field: Field) -> str:
+    """The name of the input that says conditions on a field; it is made where it wasn't yet."""
+    if field.choices is None:
+        name, kind, operators = _FILTERS[field.kind]
+    else:
+        kind = field.choices.__name__
+        name, operators = f"{kind}Filter", ("eq", "in")
+        _made[kind] = field.choices
+    types = {operator: f"list[{kind}]" if operator == "in" else kind for operator in operators}
+    _make_input(name, "Conditions on a value; all that are given must hold.", types)
+    return name
 
 
-@strawberry.input(description="One term of an order; ties are broken by timestamp and machineId.")
-class MeasurementOrder:
-    field: MeasurementOrderField
-    direction: Direction = Direction.ASC
+def _make_where(shape: TableShape) -> Any:
+    name = f"{shape.entity}Where"
+    fields = {"and": f"list[{name}]", "or": f"list[{name}]", "not": name}
+    fields |= {column: _make_filter(field) for column, field in shape.fields.items() if field.kind.is_ordered}
+    return _make_input(name, f"Conditions on {_name_many(shape)}; all that are given must hold.", fields)
 
 
-_OPERATORS = {"eq": "=", "gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
+def _make_order(shape: TableShape) -> Any:
+    columns = {column.upper(): column for column, field in shape.fields.items() if field.kind.is_ordered}
+    choices: type[Enum] = Enum(f"{shape.entity}OrderField", columns)  # type: ignore[misc]  # of names known at run time
+    ties = " and ".join(to_camel_case(column) for column in shape.key)
+    return _make_input(
+        f"{shape.entity}Order",
+        f"One term of an order; ties are broken by {ties}.",
+        {},
+        field=StrawberryField(type_annotation=StrawberryAnnotation(strawberry.enum(choices))),
+        direction=StrawberryField(type_annotation=StrawberryAnnotation(Direction), default=Direction.ASC),
+    )
 
 
-def read_machine_where(where: MachineWhere | None) -> Clause:
-    return _read_all(MACHINES, where)
+def _name_many(shape: TableShape) -> str:
+    return shape.name.replace("_", " ").removeprefix("raw ")
 
 
-def read_measurement_where(where: MeasurementWhere | None) -> Clause:
-    return _read_all(MEASUREMENTS, where)
+WHERES = {shape.entity: _make_where(shape) for shape in SHAPES.values()}
+ORDERS = {shape.entity: _make_order(shape) for shape in SHAPES.values()}
 
 
-MOST_TERMS = 200
-
-
-def _read_all(shape: TableShape, where: MachineWhere | MeasurementWhere | None) -> Clause:
+def read_where(shape: TableShape, where: Any) -> Clause:
+    """What a table's `where` says of the row ROW."""
     clause = _read_where(shape, where)
     if len(clause.arguments) > MOST_TERMS:
         raise InvalidInput(
@@ -120,7 +117,7 @@ def _read_all(shape: TableShape, where: MachineWhere | MeasurementWhere | None) 
     return clause
 
 
-def _read_where(shape: TableShape, where: MachineWhere | MeasurementWhere | None) -> Clause:
+def _read_where(shape: TableShape, where: Any) -> Clause:
     if where is None:
         return Clause.all_of([])
     clauses = []
@@ -130,27 +127,39 @@ def _read_where(shape: TableShape, where: MachineWhere | MeasurementWhere | None
         clauses.append(Clause.any_of([_read_where(shape, each) for each in where.or_]))
     if where.not_ is not None:
         clauses.append(_read_where(shape, where.not_).negate())
-    for column, kind in shape.kinds.items():
-        conditions = getattr(where, column)
+    for name, field in shape.fields.items():
+        conditions = getattr(where, name, None)
         if conditions is None:
             continue
-        for name, operator in _OPERATORS.items():
-            value = getattr(conditions, name, None)
+        expression = shape.express(name, ROW)
+        for operator, sign in _SIGNS.items():
+            value = getattr(conditions, operator, None)
             if value is not None:
-                clauses.append(Clause(f"{column} {operator} $$::{kind.value}", (value,)))
+                clauses.append(
+                    Clause(f"{expression} {sign} $$::{field.kind.postgres}", (_read_value(field, name, value),))
+                )
         values = getattr(conditions, "in_", None)
         if values is not None:
-            clauses.append(Clause(f"{column} = ANY($$::{kind.value}[])", (tuple(values),)))
+            read = tuple(_read_value(field, name, value) for value in values)
+            clauses.append(Clause(f"{expression} = ANY($$::{field.kind.postgres}[])", (read,)))
     return Clause.all_of(clauses)
 
 
-def order_machines(order: Sequence[MachineOrder] | None) -> tuple[Ordering, ...]:
-    """By id where no order is given."""
-    return tuple(Ordering(term.field.value, term.direction is Direction.DESC) for term in order or ())
+def _read_value(field: Field, name: str, value: Any) -> Any:
+    if isinstance(value, Enum):
+        return value.value
+    if field.kind not in {Kind.NUMBER_ID, Kind.UUID_ID}:
+        return value
+    try:
+        return field.parse_id(value)
+    except ValueError as error:
+        raise InvalidInput(
+            f"{to_camel_case(name)} has no such ids: take one from an answer.", field=f"where.{to_camel_case(name)}"
+        ) from error
 
 
-def order_measurements(order: Sequence[MeasurementOrder] | None) -> tuple[Ordering, ...]:
-    """Newest first where no order is given."""
+def read_order(shape: TableShape, order: Sequence[Any] | None) -> tuple[Ordering, ...]:
+    """What a table's `orderBy` says; the table's own order where it says nothing."""
     if not order:
-        return (Ordering("timestamp", descending=True),)
+        return shape.order
     return tuple(Ordering(term.field.value, term.direction is Direction.DESC) for term in order)

@@ -9,9 +9,11 @@ import msgspec
 from strawberry.dataloader import DataLoader
 
 from app.database import Database
+from app.history.clauses import Clause
 from app.history.machines import find_latest, find_machine_pulses
-from app.history.pages import Clause, Page, PageRequest, TableShape, count_rows_by_machine, find_pages
+from app.history.pages import Page, PageRequest, count_rows_by_machine, find_pages
 from app.history.series import SeriesColumns, SeriesQuestion, find_series
+from app.history.shapes import TableShape
 from app.liveness.pulse import Pulse
 from app.reading import StoredReading
 from app.registry import StoredMachine, find_machines

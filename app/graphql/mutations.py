@@ -7,8 +7,9 @@ from datetime import datetime
 import strawberry
 
 from app.graphql.context import Info
+from app.graphql.entities import Machine
 from app.graphql.scalars import Metrics
-from app.graphql.types import IngestResult, Machine
+from app.graphql.types import IngestResult
 from app.ingest.merge import OnConflict
 from app.ingest.message import read_objects
 from app.registry import register_machine, update_machine

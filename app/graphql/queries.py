@@ -7,24 +7,15 @@ from typing import Annotated
 
 import strawberry
 
+from app.graphql.connections import connect
 from app.graphql.context import Info
-from app.graphql.filters import (
-    MachineOrder,
-    MachineWhere,
-    MeasurementOrder,
-    MeasurementWhere,
-    order_machines,
-    order_measurements,
-    read_machine_where,
-    read_measurement_where,
-)
-from app.graphql.types import Connection, Fleet, Machine, Measurement, Series, Storage, make_question, wrap_measurements
+from app.graphql.entities import Alert, EsgRecord, Feature, Machine, Measurement, Prediction
+from app.graphql.types import Fleet, Series, Storage, make_question
 from app.history.columns import Fill
 from app.history.machines import find_fleet
-from app.history.pages import MACHINES, MEASUREMENTS, PageRequest, find_page
 from app.history.series import Aggregate, find_series
+from app.history.shapes import ALERTS, ESG_RECORDS, FEATURES, MACHINES, MEASUREMENTS, PREDICTIONS
 from app.migrations.state import list_migrations, read_state
-from app.registry import StoredMachine
 from app.timescale.catalogue import read_hypertables
 from app.timescale.editions import describe_left_out
 
@@ -41,38 +32,12 @@ class Query:
         found = await info.context.loaders.machine.load(machine_id)
         return None if found is None else Machine.view(found)
 
-    @strawberry.field(description="By machineId where no order is given.")
-    async def machines(
-        self,
-        info: Info,
-        where: MachineWhere | None = None,
-        order_by: list[MachineOrder] | None = None,
-        first: int | None = None,
-        after: str | None = None,
-        last: int | None = None,
-        before: str | None = None,
-    ) -> Connection[Machine]:
-        request = PageRequest(read_machine_where(where), order_machines(order_by), first, after, last, before)
-        async with info.context.rooms.database.connection() as connection:
-            page = await find_page(connection, MACHINES, request)
-        nodes = [Machine.view(StoredMachine(**row)) for row in page.rows]
-        return Connection.wrap(page, nodes, (MACHINES, request.where))
-
-    @strawberry.field(description="The newest first where no order is given.")
-    async def measurements(
-        self,
-        info: Info,
-        where: MeasurementWhere | None = None,
-        order_by: list[MeasurementOrder] | None = None,
-        first: int | None = None,
-        after: str | None = None,
-        last: int | None = None,
-        before: str | None = None,
-    ) -> Connection[Measurement]:
-        request = PageRequest(read_measurement_where(where), order_measurements(order_by), first, after, last, before)
-        async with info.context.rooms.database.connection() as connection:
-            page = await find_page(connection, MEASUREMENTS, request)
-        return wrap_measurements(page, request)
+    machines = connect(MACHINES, Machine)
+    measurements = connect(MEASUREMENTS, Measurement)
+    features = connect(FEATURES, Feature)
+    predictions = connect(PREDICTIONS, Prediction)
+    esg_records = connect(ESG_RECORDS, EsgRecord)
+    alerts = connect(ALERTS, Alert)
 
     @strawberry.field(
         description="One Series per machine and metric, in the order asked for; "

@@ -12,6 +12,7 @@ from strawberry.types.scalar import ScalarDefinition
 from app.errors import InvalidInput
 
 EpochMillis = NewType("EpochMillis", int)
+Json = NewType("Json", object)
 Metrics = NewType("Metrics", dict[str, float])
 
 # Years that keep their place when they are moved to UTC.
@@ -88,5 +89,12 @@ SCALARS: dict[object, ScalarDefinition] = {
         description="An object of metric names to finite numbers.",
         serialize=lambda value: value,
         parse_value=_parse_metrics,
+    ),
+    Json: strawberry.scalar(
+        name="JSON",
+        description="Any value that JSON has.",
+        specified_by_url="https://www.rfc-editor.org/rfc/rfc8259",
+        serialize=lambda value: value,
+        parse_value=lambda value: value,
     ),
 }

@@ -11,7 +11,7 @@ import strawberry
 from app.errors import InvalidInput
 from app.events.stream import stream_batches
 from app.graphql.context import Info
-from app.graphql.types import Measurement, MeasurementBatch
+from app.graphql.entities import Measurement, MeasurementBatch
 from app.reading import StoredReading
 
 
