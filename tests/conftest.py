@@ -27,6 +27,7 @@ from app.embedded import find_installation, open_embedded
 from app.main import create_app
 from app.settings import load_settings
 from tests.client import ServiceClient
+from tests.seed import SEED
 from tests.timescale.community import CommunityServer, CommunityServerError
 
 ROOT = Path(__file__).parent.parent
@@ -259,3 +260,10 @@ async def service(database_url: str) -> AsyncIterator[ServiceClient]:
     """The service with its default settings, on a database of its own."""
     async with run_service(database_url) as client:
         yield client
+
+
+@pytest.fixture
+async def seeded(service: ServiceClient, connection: asyncpg.Connection[asyncpg.Record]) -> ServiceClient:
+    """The service on the rows of `tests.seed`."""
+    await connection.execute(SEED)
+    return service

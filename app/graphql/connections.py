@@ -7,9 +7,10 @@ from typing import Any, Generic, Protocol, Self, TypeVar
 import strawberry
 
 from app.graphql.context import Info
-from app.graphql.filters import ORDERS, WHERES, read_order, read_where
+from app.graphql.filters import read_order, read_where
+from app.graphql.inputs import ORDERS, WHERES
 from app.history.clauses import Clause
-from app.history.pages import Page, PageRequest, count_rows, find_page
+from app.history.pages import ROW, Page, PageRequest, count_rows, find_page
 from app.history.shapes import Record, TableShape
 
 Node = TypeVar("Node")
@@ -82,7 +83,9 @@ def connect(shape: TableShape, entity: type[Entity], *, owned: bool = False) -> 
         last: int | None = None,
         before: str | None = None,
     ) -> Any:
-        request = PageRequest(read_where(shape, where), read_order(shape, order_by), first, after, last, before)
+        request = PageRequest(
+            read_where(shape, where, row=ROW), read_order(shape, order_by), first, after, last, before
+        )
         owner = self.machine_id if owned else None
         if owner is not None:
             page = await info.context.loaders.page.load((owner, (shape, request)))

@@ -26,7 +26,8 @@ class Record(Protocol):
 
 
 class Kind(Enum):
-    """How a field's values travel: an id is a text to clients, whatever it is to PostgreSQL."""
+    """How a field's values travel: an id is a text to clients, whatever it is to PostgreSQL. A RANK is a CHOICE in which
+    one is more than another."""
 
     TEXT_ID = "TEXT_ID"
     NUMBER_ID = "NUMBER_ID"
@@ -36,6 +37,7 @@ class Kind(Enum):
     INSTANT = "INSTANT"
     FLOAT = "FLOAT"
     CHOICE = "CHOICE"
+    RANK = "RANK"
     OBJECT = "OBJECT"
     METRICS = "METRICS"
 
@@ -59,6 +61,7 @@ _POSTGRES = {
     Kind.INSTANT: "timestamptz",
     Kind.FLOAT: "float8",
     Kind.CHOICE: "text",
+    Kind.RANK: "text",
     Kind.OBJECT: "jsonb",
     Kind.METRICS: "jsonb",
 }
@@ -100,11 +103,11 @@ class Field:
             return restored.value
         return float(restored) if self.kind is Kind.FLOAT else restored
 
-    def parse_id(self, text: str) -> int | UUID | str:
-        """The id that a client has sent. Raises ValueError when it can't be one of this field's."""
+    def parse(self, value: Any) -> Any:
+        """What a client has sent, as PostgreSQL takes it. Raises ValueError for an id that can't be one of this field's."""
         if self.kind is Kind.NUMBER_ID:
-            return msgspec.convert(text, _BigInt, strict=False)
-        return UUID(text) if self.kind is Kind.UUID_ID else text
+            return msgspec.convert(value, _BigInt, strict=False)
+        return UUID(value) if self.kind is Kind.UUID_ID else value
 
     def decode(self, value: Any) -> Any:
         """What PostgreSQL has answered, as it goes to a client."""
@@ -289,7 +292,7 @@ ALERTS = TableShape(
         "machine_id": _ID,
         "timestamp": _INSTANT,
         "alert_type": Field(Kind.CHOICE, choices=AlertType),
-        "severity": Field(Kind.CHOICE, choices=Severity),
+        "severity": Field(Kind.RANK, choices=Severity),
         "state": Field(Kind.CHOICE, sql=_ALERT_STATE, choices=AlertState),
         "cause": _TEXT,
         "title": _TEXT,
