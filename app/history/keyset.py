@@ -46,27 +46,38 @@ def write_order(shape: TableShape, order: Sequence[Ordering], express: Callable[
 def write_beyond(shape: TableShape, order: Sequence[Ordering], values: Sequence[Any], row: str) -> Clause:
     """The rows that follow the one with these values."""
     casts = [shape.rank(term.column, f"$$::{shape.fields[term.column].kind.postgres}") for term in order]
+    columns = [shape.rank(term.column, shape.express(term.column, row)) for term in order]
     if len({term.descending for term in order}) == 1 and not any(shape.fields[term.column].nullable for term in order):
         # A row comparison, which an index on these columns answers.
         sign = "<" if order[0].descending else ">"
-        columns = ", ".join(shape.rank(term.column, shape.express(term.column, row)) for term in order)
-        return Clause(f"(({columns}) {sign} ({', '.join(casts)}))", tuple(values))
+        beyond = Clause(f"(({', '.join(columns)}) {sign} ({', '.join(casts)}))", tuple(values))
+    else:
+        beyond = _write_choices(shape, order, columns, casts, values)
+    if len(order) == 1 or shape.fields[order[0].column].nullable:
+        return beyond
+    # It follows, but the planner doesn't see it: by it chunks that lie before are left out, and indexes found.
+    bound = Clause(f"{columns[0]} {'<=' if order[0].descending else '>='} {casts[0]}", (values[0],))
+    return Clause.all_of([bound, beyond])
+
+
+def _write_choices(
+    shape: TableShape, order: Sequence[Ordering], columns: Sequence[str], casts: Sequence[str], values: Sequence[Any]
+) -> Clause:
+    """The rows that are equal in some first terms and follow in the next."""
     choices: list[Clause] = []
     equal: list[Clause] = []
-    for term, cast, value in zip(order, casts, values, strict=True):
-        choices.append(Clause.all_of([*equal, _write_after(shape, term, cast, value, row)]))
-        expression = shape.rank(term.column, shape.express(term.column, row))
-        equal.append(Clause(f"{expression} IS NULL") if value is None else Clause(f"{expression} = {cast}", (value,)))
+    for term, column, cast, value in zip(order, columns, casts, values, strict=True):
+        choices.append(Clause.all_of([*equal, _write_after(shape, term, column, cast, value)]))
+        equal.append(Clause(f"{column} IS NULL") if value is None else Clause(f"{column} = {cast}", (value,)))
     return Clause.any_of(choices)
 
 
-def _write_after(shape: TableShape, term: Ordering, cast: str, value: Any, row: str) -> Clause:
-    expression = shape.rank(term.column, shape.express(term.column, row))
+def _write_after(shape: TableShape, term: Ordering, column: str, cast: str, value: Any) -> Clause:
     if value is None:
-        return Clause(f"{expression} IS NOT NULL" if _puts_nulls_first(term) else "false")
-    after = Clause(f"{expression} {'<' if term.descending else '>'} {cast}", (value,))
+        return Clause(f"{column} IS NOT NULL" if _puts_nulls_first(term) else "false")
+    after = Clause(f"{column} {'<' if term.descending else '>'} {cast}", (value,))
     if shape.fields[term.column].nullable and not _puts_nulls_first(term):
-        return Clause.any_of([after, Clause(f"{expression} IS NULL")])
+        return Clause.any_of([after, Clause(f"{column} IS NULL")])
     return after
 
 
