@@ -19,6 +19,7 @@
     │   └── EditionMissing      TIMESCALE_REQUIRED     AURUM_TIMESCALE=require, and no TimescaleDB
     └── RequestError            something a client asked for, answered with its code and, where one is to blame, its field
         ├── InvalidInput        BAD_USER_INPUT
+        ├── QueryTooComplex     QUERY_TOO_COMPLEX      a GraphQL document over a limit; the message names the setting
         ├── UnsupportedMediaType UNSUPPORTED_MEDIA_TYPE
         ├── PayloadTooLarge     PAYLOAD_TOO_LARGE      more than a limit; the message names the setting
         ├── RequestTimeout      REQUEST_TIMEOUT        a body that stopped arriving
@@ -128,6 +129,11 @@ class RequestError(AurumError):
 
 class InvalidInput(RequestError):
     code = "BAD_USER_INPUT"
+    http_status = 400
+
+
+class QueryTooComplex(RequestError):
+    code = "QUERY_TOO_COMPLEX"
     http_status = 400
 
 

@@ -29,6 +29,8 @@ from app.events.pruner import INTERVAL as PRUNING_INTERVAL
 from app.events.pruner import prune_outbox
 from app.graphql.context import Rooms
 from app.graphql.controller import make_controller
+from app.graphql.limits import DocumentLimits
+from app.graphql.protection import Protection
 from app.ingest.backlog import Backlog
 from app.ingest.endpoint import make_router as make_ingest_router
 from app.ingest.message import Limits
@@ -140,7 +142,7 @@ def create_app(settings: Settings | None = None) -> Litestar:
 
     return Service(
         route_handlers=[
-            make_controller(rooms),
+            make_controller(rooms, _protect(settings)),
             make_ingest_router(writer, backlog, limits, settings.max_body_bytes),
             make_health_router(database, tables),
         ],
@@ -153,6 +155,20 @@ def create_app(settings: Settings | None = None) -> Litestar:
         request_max_body_size=settings.max_body_bytes,
         openapi_config=None,
         logging_config=_configure_logs(settings.log_level.value.upper()),
+    )
+
+
+def _protect(settings: Settings) -> Protection:
+    return Protection(
+        limits=DocumentLimits(
+            bytes=settings.graphql_max_bytes,
+            tokens=settings.graphql_max_tokens,
+            depth=settings.graphql_max_depth,
+            aliases=settings.graphql_max_aliases,
+            root_fields=settings.graphql_max_root_fields,
+            directives=settings.graphql_max_directives,
+            values=settings.graphql_max_values,
+        ),
     )
 
 

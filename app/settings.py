@@ -133,6 +133,38 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         timedelta,
         Meta(description="How long events are kept, so that a subscription can resume (ISO 8601 duration)."),
     ] = timedelta(days=1)
+    graphql_max_bytes: Annotated[
+        Annotated[int, Meta(ge=100)], Meta(description="How large a GraphQL document may be.")
+    ] = 65_536
+    graphql_max_tokens: Annotated[
+        Annotated[int, Meta(ge=10)],
+        Meta(
+            description="How many tokens a GraphQL document may have, comments among them, and how many fields once its "
+            "fragments are put in."
+        ),
+    ] = 2_000
+    graphql_max_depth: Annotated[
+        Annotated[int, Meta(ge=1, le=100)],
+        Meta(
+            description="How deep fields may be within fields in a GraphQL document, and values within values in its variables."
+        ),
+    ] = 20
+    graphql_max_aliases: Annotated[
+        Annotated[int, Meta(ge=0)],
+        Meta(description="How many aliases and repeated fields a GraphQL document may have, fragments put in."),
+    ] = 100
+    graphql_max_root_fields: Annotated[
+        Annotated[int, Meta(ge=1)], Meta(description="How many fields of the root one GraphQL operation may ask for.")
+    ] = 50
+    graphql_max_directives: Annotated[
+        Annotated[int, Meta(ge=0)], Meta(description="How many directives a GraphQL document may have.")
+    ] = 50
+    graphql_max_values: Annotated[
+        Annotated[int, Meta(ge=1)],
+        Meta(
+            description="How many values the variables of a GraphQL operation may have, within lists and objects as well."
+        ),
+    ] = 100_000
     log_level: Annotated[LogLevel, Meta(description="debug, info, warning or error.")] = LogLevel.INFO
 
     @property

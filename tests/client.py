@@ -32,6 +32,10 @@ class Subscription:
         async with asyncio.timeout(seconds):
             return msgspec.json.decode(await self._socket.recv())
 
+    async def send(self, payload: Any) -> None:
+        """Starts another operation on the same connection."""
+        await self._socket.send(msgspec.json.encode({"id": "2", "type": "subscribe", "payload": payload}).decode())
+
     async def expect_silence(self, seconds: float = 0.5) -> None:
         """Fails when anything comes within that time."""
         try:

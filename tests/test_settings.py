@@ -78,6 +78,13 @@ def test_every_setting_can_be_set() -> None:
         "AURUM_STALE_AFTER": "PT30S",
         "AURUM_SILENT_AFTER": "PT1H",
         "AURUM_OUTBOX_RETENTION": "P7D",
+        "AURUM_GRAPHQL_MAX_BYTES": "1000",
+        "AURUM_GRAPHQL_MAX_TOKENS": "100",
+        "AURUM_GRAPHQL_MAX_DEPTH": "5",
+        "AURUM_GRAPHQL_MAX_ALIASES": "0",
+        "AURUM_GRAPHQL_MAX_ROOT_FIELDS": "1",
+        "AURUM_GRAPHQL_MAX_DIRECTIVES": "2",
+        "AURUM_GRAPHQL_MAX_VALUES": "50",
         "AURUM_LOG_LEVEL": "warning",
     }
     assert set(given) == {name_variable(name) for name in Settings.__struct_fields__}
@@ -99,6 +106,13 @@ def test_every_setting_can_be_set() -> None:
         stale_after=timedelta(seconds=30),
         silent_after=timedelta(hours=1),
         outbox_retention=timedelta(days=7),
+        graphql_max_bytes=1000,
+        graphql_max_tokens=100,
+        graphql_max_depth=5,
+        graphql_max_aliases=0,
+        graphql_max_root_fields=1,
+        graphql_max_directives=2,
+        graphql_max_values=50,
         log_level=LogLevel.WARNING,
     )
 
@@ -281,7 +295,7 @@ def test_the_example_with_the_marks_taken_off_gives_the_defaults(env_file: EnvFi
         line.removeprefix("# ") for line in write_example().splitlines() if line.startswith(("# AURUM_", "# DATA"))
     ]
     env_file.write(*lines)
-    assert len(lines) == 18
+    assert len(lines) == len(Settings.__struct_fields__)
     examples = ("postgresql://aurum:password@127.0.0.1:5432/aurum", Path("/usr/lib/postgresql/17/bin"))
     assert env_file.read() == Settings(database_url=examples[0], pg_bin=examples[1])
 

@@ -17,17 +17,18 @@ from strawberry.litestar import make_graphql_controller
 from strawberry.subscriptions import GRAPHQL_TRANSPORT_WS_PROTOCOL
 
 from app.graphql.context import Context, Rooms
+from app.graphql.protection import Protection
 from app.graphql.schema import make_schema
 
 
-def make_controller(rooms: Rooms) -> type[Controller]:
-    """A Litestar controller that serves the schema over these rooms."""
+def make_controller(rooms: Rooms, protection: Protection) -> type[Controller]:
+    """A Litestar controller that serves the schema over these rooms, within these bounds."""
 
     async def get_context() -> Context:
         return Context.make(rooms)
 
     base = make_graphql_controller(
-        make_schema(),
+        make_schema(protection),
         path="/graphql",
         graphql_ide=None,
         allow_queries_via_get=False,

@@ -1,0 +1,14 @@
+"""What keeps clients from asking for more than the service can give, as the settings have it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from app.graphql.limits import DocumentLimits
+
+
+@dataclass(frozen=True, kw_only=True)
+class Protection:
+    """`limits` are of documents and variables, before anything is executed."""
+
+    limits: DocumentLimits
