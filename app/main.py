@@ -169,6 +169,7 @@ def _protect(settings: Settings) -> Protection:
             directives=settings.graphql_max_directives,
             values=settings.graphql_max_values,
         ),
+        timeout=settings.graphql_timeout,
     )
 
 

@@ -165,6 +165,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             description="How many values the variables of a GraphQL operation may have, within lists and objects as well."
         ),
     ] = 100_000
+    graphql_timeout: Annotated[
+        timedelta,
+        Meta(description="How long one GraphQL query or mutation may take as a whole (ISO 8601 duration)."),
+    ] = timedelta(minutes=1)
     log_level: Annotated[LogLevel, Meta(description="debug, info, warning or error.")] = LogLevel.INFO
 
     @property
@@ -250,7 +254,7 @@ def _check_together(settings: Settings) -> Iterator[str]:
     statement_timeout = _format(settings.statement_timeout)
     if not timedelta(milliseconds=1) <= settings.statement_timeout <= _LONGEST_STATEMENT:
         yield f"AURUM_STATEMENT_TIMEOUT is {statement_timeout}: must be from PT0.001S to {_format(_LONGEST_STATEMENT)}."
-    for name in ("ingest_deadline", "stale_after", "silent_after", "outbox_retention"):
+    for name in ("ingest_deadline", "stale_after", "silent_after", "outbox_retention", "graphql_timeout"):
         span = getattr(settings, name)
         if not timedelta(0) < span <= _LONGEST:
             yield (

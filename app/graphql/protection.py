@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
 
 from app.graphql.limits import DocumentLimits
 
 
 @dataclass(frozen=True, kw_only=True)
 class Protection:
-    """`limits` are of documents and variables, before anything is executed."""
+    """`limits` are of documents and variables, before anything is executed; `timeout` is of executing a query or mutation."""
 
     limits: DocumentLimits
+    timeout: timedelta

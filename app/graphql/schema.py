@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Iterator
 from typing import Any
@@ -19,7 +20,8 @@ from strawberry.types import ExecutionResult
 from strawberry.types.execution import ExecutionContext, PreExecutionError
 from strawberry.types.graphql import OperationType
 
-from app.errors import InvalidInput, RequestError
+from app.errors import InvalidInput, QueryTimeout, RequestError
+from app.graphql.deadline import stop_when_gone
 from app.graphql.documents import DocumentRefused, Documents
 from app.graphql.limits import check_variables
 from app.graphql.mutations import Mutation
@@ -129,6 +131,25 @@ class Schema(strawberry.Schema):
         if operation_type not in context.allowed_operations:
             raise InvalidOperationTypeError(operation_type)
         return None
+
+    async def _execute_operation(
+        self,
+        execution_context: ExecutionContext,
+        *arguments: Any,
+    ) -> Any:
+        """Strawberry's, within the time that an operation may take, and no longer than someone waits for a query."""
+        try:
+            async with asyncio.timeout(self._protection.timeout.total_seconds()) as deadline:
+                if execution_context.operation_type is OperationType.QUERY:
+                    with stop_when_gone(execution_context.context.request, deadline):
+                        return await super()._execute_operation(execution_context, *arguments)
+                return await super()._execute_operation(execution_context, *arguments)
+        except TimeoutError:
+            late = QueryTimeout(
+                "The operation took longer than AURUM_GRAPHQL_TIMEOUT and was stopped: ask for less at a time. "
+                "What a mutation had changed by then stays changed."
+            )
+            return CoreResult(data=None, errors=[GraphQLError(str(late), original_error=late)])
 
     def process_errors(self, errors: list[GraphQLError], execution_context: ExecutionContext | None = None) -> None:
         """Called by Strawberry with errors that are logged elsewhere."""
