@@ -774,9 +774,9 @@ def mypy(c: Context) -> None:
 @task(help={"check": "change nothing; fail when the file isn't what the code says"})
 def graphql_schema(_: Context, check: bool = False) -> None:
     """Writes schema.graphql, the API as clients see it."""
-    from app.graphql.schema import write_sdl
+    from app.graphql.schema import make_schema
 
-    sdl = write_sdl()
+    sdl = make_schema().as_str() + "\n"
     if not check:
         SCHEMA_FILE.write_text(sdl, encoding="utf-8")
     elif SCHEMA_FILE.read_text(encoding="utf-8") != sdl:

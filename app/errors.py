@@ -20,6 +20,7 @@
     └── RequestError            something a client asked for, answered with its code and, where one is to blame, its field
         ├── InvalidInput        BAD_USER_INPUT
         ├── QueryTooComplex     QUERY_TOO_COMPLEX      a GraphQL document over a limit; the message names the setting
+        ├── QueryTooExpensive   QUERY_TOO_EXPENSIVE    a GraphQL operation that would cost more than AURUM_GRAPHQL_MAX_COST
         ├── UnsupportedMediaType UNSUPPORTED_MEDIA_TYPE
         ├── PayloadTooLarge     PAYLOAD_TOO_LARGE      more than a limit; the message names the setting
         ├── RequestTimeout      REQUEST_TIMEOUT        a body that stopped arriving
@@ -135,6 +136,17 @@ class InvalidInput(RequestError):
 class QueryTooComplex(RequestError):
     code = "QUERY_TOO_COMPLEX"
     http_status = 400
+
+
+class QueryTooExpensive(RequestError):
+    """`cost` is what was estimated, and the limit."""
+
+    code = "QUERY_TOO_EXPENSIVE"
+    http_status = 400
+
+    def __init__(self, message: str, *, field: str, cost: dict[str, int]) -> None:
+        super().__init__(message, field=field)
+        self.cost = cost
 
 
 class UnsupportedMediaType(RequestError):

@@ -170,6 +170,7 @@ def _protect(settings: Settings) -> Protection:
             values=settings.graphql_max_values,
         ),
         timeout=settings.graphql_timeout,
+        max_cost=settings.graphql_max_cost,
     )
 
 

@@ -165,6 +165,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             description="How many values the variables of a GraphQL operation may have, within lists and objects as well."
         ),
     ] = 100_000
+    graphql_max_cost: Annotated[
+        Annotated[int, Meta(ge=1)],
+        Meta(description="What one GraphQL operation may be estimated to cost, in units of about a row."),
+    ] = 100_000
     graphql_timeout: Annotated[
         timedelta,
         Meta(description="How long one GraphQL query or mutation may take as a whole (ISO 8601 duration)."),

@@ -85,6 +85,7 @@ def test_every_setting_can_be_set() -> None:
         "AURUM_GRAPHQL_MAX_ROOT_FIELDS": "1",
         "AURUM_GRAPHQL_MAX_DIRECTIVES": "2",
         "AURUM_GRAPHQL_MAX_VALUES": "50",
+        "AURUM_GRAPHQL_MAX_COST": "500",
         "AURUM_GRAPHQL_TIMEOUT": "PT9S",
         "AURUM_LOG_LEVEL": "warning",
     }
@@ -114,6 +115,7 @@ def test_every_setting_can_be_set() -> None:
         graphql_max_root_fields=1,
         graphql_max_directives=2,
         graphql_max_values=50,
+        graphql_max_cost=500,
         graphql_timeout=timedelta(seconds=9),
         log_level=LogLevel.WARNING,
     )

@@ -18,7 +18,7 @@ from strawberry.subscriptions import GRAPHQL_TRANSPORT_WS_PROTOCOL
 
 from app.graphql.context import Context, Rooms
 from app.graphql.protection import Protection
-from app.graphql.schema import make_schema
+from app.graphql.schema import make_served_schema
 
 
 def make_controller(rooms: Rooms, protection: Protection) -> type[Controller]:
@@ -28,7 +28,7 @@ def make_controller(rooms: Rooms, protection: Protection) -> type[Controller]:
         return Context.make(rooms)
 
     base = make_graphql_controller(
-        make_schema(protection),
+        make_served_schema(protection),
         path="/graphql",
         graphql_ide=None,
         allow_queries_via_get=False,

@@ -10,7 +10,9 @@ from app.graphql.limits import DocumentLimits
 
 @dataclass(frozen=True, kw_only=True)
 class Protection:
-    """`limits` are of documents and variables, before anything is executed; `timeout` is of executing a query or mutation."""
+    """`limits` are of documents and variables, before anything is executed; `timeout` is of executing a query or mutation;
+    `max_cost` is what one operation may be estimated to cost."""
 
     limits: DocumentLimits
     timeout: timedelta
+    max_cost: int

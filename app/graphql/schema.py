@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Any
 from uuid import uuid4
 
 import strawberry
+from graphql import DocumentNode, GraphQLError, GraphQLSyntaxError, get_operation_ast
 from graphql import ExecutionResult as CoreResult
-from graphql import GraphQLError, GraphQLSyntaxError
 from strawberry.exceptions import MissingQueryError
 from strawberry.extensions import SchemaExtension
 from strawberry.extensions.runner import SchemaExtensionsRunner
@@ -20,7 +21,8 @@ from strawberry.types import ExecutionResult
 from strawberry.types.execution import ExecutionContext, PreExecutionError
 from strawberry.types.graphql import OperationType
 
-from app.errors import InvalidInput, QueryTimeout, RequestError
+from app.errors import InvalidInput, QueryTimeout, QueryTooExpensive, RequestError
+from app.graphql.cost import CostModel
 from app.graphql.deadline import stop_when_gone
 from app.graphql.documents import DocumentRefused, Documents
 from app.graphql.limits import check_variables
@@ -104,6 +106,7 @@ class Schema(strawberry.Schema):
         super().__init__(**options)
         self._protection = protection
         self.documents = Documents(self._schema, protection.limits)
+        self._costs = CostModel(self._schema, protection.max_cost)
 
     async def execute(self, *arguments: Any, **options: Any) -> ExecutionResult:
         """Runs a query or a mutation; a subscription has answers without end and goes through `stream`."""
@@ -130,7 +133,23 @@ class Schema(strawberry.Schema):
             raise CannotGetOperationTypeError(context.operation_name) from error
         if operation_type not in context.allowed_operations:
             raise InvalidOperationTypeError(operation_type)
+        try:
+            self._estimate(context, context.graphql_document)
+        except QueryTooExpensive as error:
+            context.extensions_results["cost"] = error.cost
+            return PreExecutionError(data=None, errors=[GraphQLError(str(error), original_error=error)])
         return None
+
+    def _estimate(self, context: ExecutionContext, document: DocumentNode) -> None:
+        operation = get_operation_ast(document, context.operation_name)
+        if operation is None:
+            return  # execution says that several are there and none was named
+        rooms = context.context.rooms
+        hypertables = rooms.declared if rooms.database.edition.has_hypertables else {}
+        cost = self._costs.check(document, operation, context.variables or {}, hypertables, context.context.now)
+        # A subscription is estimated by one event; told once would be too little, with each event too much.
+        if context.operation_type is not OperationType.SUBSCRIPTION:
+            context.extensions_results["cost"] = asdict(cost)
 
     async def _execute_operation(
         self,
@@ -171,11 +190,11 @@ def _require_object(variables: object) -> dict[str, Any]:
     return variables
 
 
-def make_schema(protection: Protection) -> Schema:
-    """The schema that is served."""
+def make_schema() -> strawberry.Schema:
+    """What can be asked, as schema.graphql shows it."""
+    return strawberry.Schema(**_ROOTS)
+
+
+def make_served_schema(protection: Protection) -> Schema:
+    """The same, with what happens around each operation that a client sends."""
     return Schema(protection, **_ROOTS, extensions=[OperationContext, CodedErrors])
-
-
-def write_sdl() -> str:
-    """The schema as clients see it, and as schema.graphql has it."""
-    return strawberry.Schema(**_ROOTS).as_str() + "\n"

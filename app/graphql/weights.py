@@ -1,0 +1,140 @@
+"""What a field weighs: how many objects a list has before anyone has looked, and how many chunks a range of time opens.
+
+Arrives: a field's arguments, as plain values with defaults and variables put in; what isn't of the type that the schema says
+is passed over, since execution refuses it anyway. Leaves: counts. Nothing fails.
+
+A unit is about what one row costs, from the database to the answer. Fields that page (`first`, `last`) weigh by their page,
+whatever their type; every other list of objects is in LISTS.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+import msgspec
+
+from app.history.pages import DEFAULT_PAGE
+from app.history.series import MAX_POINTS
+from app.instants import EPOCH
+
+POINT = 0.05  # of a series: a number in a column, not an object
+CHUNK = 1.0  # to plan for and to look into
+SCAN = 100.0  # totalCount and aggregates read rows that no page bounds
+INTROSPECTED = 0.1  # an object of the schema itself, which no database is asked for
+UNNAMED_METRICS = 10  # of a machine, where a series names none
+LONGEST = timedelta(days=3_650)  # behind now, that a range without a beginning is taken to reach
+
+
+def _count_series(arguments: Mapping[str, Any]) -> int:
+    machines = arguments.get("machineIds", [None])  # a machine's own field is of that machine
+    metrics = arguments.get("metrics")
+    return _length(machines) * (UNNAMED_METRICS if metrics is None else _length(metrics))
+
+
+def _length(values: object) -> int:
+    return len(dict.fromkeys(map(str, values))) if isinstance(values, list) else 1
+
+
+# How many objects a list holds, by type and field.
+LISTS: Final[Mapping[str, Callable[[Mapping[str, Any]], int]]] = {
+    "Query.series": _count_series,
+    "Machine.series": _count_series,
+    "MeasurementBatch.measurements": lambda _: 100,
+    "IngestResult.rejected": lambda _: 10,
+    "Storage.hypertables": lambda _: 10,
+    "__Schema.types": lambda _: 200,
+    "__Schema.directives": lambda _: 5,
+    "__Type.fields": lambda _: 6,
+    "__Type.inputFields": lambda _: 4,
+    "__Type.enumValues": lambda _: 3,
+    "__Type.interfaces": lambda _: 1,
+    "__Type.possibleTypes": lambda _: 1,
+    "__Field.args": lambda _: 1,
+    "__Directive.args": lambda _: 1,
+}
+
+
+def count_unlisted(_: Mapping[str, Any]) -> int:
+    """Objects of a list that nobody has weighed."""
+    return DEFAULT_PAGE
+
+
+def count_page(arguments: Mapping[str, Any]) -> int:
+    """Rows of a page."""
+    for name in ("first", "last"):
+        size: object = arguments.get(name)
+        if isinstance(size, int):
+            return max(size, 0)
+    return DEFAULT_PAGE
+
+
+def count_points(arguments: Mapping[str, Any], now: datetime) -> int:
+    """Points of one series: its buckets, and never more than maxPoints."""
+    most = arguments.get("maxPoints")
+    # What is beyond MAX_POINTS is refused by its own name, before anything is read.
+    points = most if isinstance(most, int) and most <= MAX_POINTS else 0
+    start, end = _read_instant(arguments.get("from")), _read_instant(arguments.get("to")) or now
+    bucket = _read(arguments.get("bucket"), timedelta)
+    if start is None or bucket is None or bucket <= timedelta(0):
+        return points
+    return max(min(points, math.ceil((end - start) / bucket)), 0)
+
+
+def count_range_chunks(arguments: Mapping[str, Any], interval: timedelta, now: datetime) -> int:
+    """Chunks that a series' range from `from` to `to` lies in."""
+    return _count_chunks(_read_instant(arguments.get("from")), _read_instant(arguments.get("to")), interval, now)
+
+
+def count_page_chunks(arguments: Mapping[str, Any], interval: timedelta, now: datetime, *, whole: bool) -> int:
+    """Chunks that a page of a hypertable is looked for in; with `whole`, all that its rows are in.
+
+    The newest rows are in the newest chunk; another order has to look everywhere that `where` allows.
+    """
+    start, end = _read_bounds(arguments.get("where"))
+    order = arguments.get("orderBy") or [{}]
+    leading = order[0] if isinstance(order, list) else order
+    by_time = isinstance(leading, dict) and leading.get("field", "TIMESTAMP") == "TIMESTAMP"
+    if by_time and not whole and start is None:
+        return 1
+    return _count_chunks(start, end, interval, now)
+
+
+def _count_chunks(start: datetime | None, end: datetime | None, interval: timedelta, now: datetime) -> int:
+    earliest = max(now - LONGEST, EPOCH)  # no reading is older than that
+    start = earliest if start is None else min(max(start, earliest), now)
+    end = now if end is None else min(max(end, start), now)
+    return math.ceil((end - start) / interval) + 1
+
+
+def _read_bounds(where: object) -> tuple[datetime | None, datetime | None]:
+    """The range that the conditions on `timestamp` leave open; those within `or` and `not` bound nothing for sure."""
+    if not isinstance(where, dict):
+        return None, None
+    asked = where.get("timestamp")
+    conditions = asked if isinstance(asked, dict) else {}
+    starts = [_read_instant(conditions.get(name)) for name in ("eq", "gt", "gte")]
+    ends = [_read_instant(conditions.get(name)) for name in ("eq", "lt", "lte")]
+    both = where.get("and")
+    for inner in both if isinstance(both, list) else [both]:
+        start, end = _read_bounds(inner)
+        starts.append(start)
+        ends.append(end)
+    return (
+        max((start for start in starts if start is not None), default=None),
+        min((end for end in ends if end is not None), default=None),
+    )
+
+
+def _read_instant(value: object) -> datetime | None:
+    instant = _read(value, datetime)
+    return None if instant is None or instant.tzinfo is None else instant.astimezone(UTC)
+
+
+def _read(value: object, kind: Any) -> Any:
+    try:
+        return msgspec.convert(value, kind) if isinstance(value, str) else None
+    except (msgspec.ValidationError, OverflowError):
+        return None
