@@ -148,6 +148,21 @@ async def test_a_long_series_is_thinned_out_and_keeps_its_extremes(service: Serv
     assert (series["timestamps"][0], series["timestamps"][-1]) == (stamp(0), stamp(2999 / 60))
 
 
+async def test_a_gap_between_raw_readings_holds_a_null_where_the_next_was_due(service: ServiceClient) -> None:
+    await service.register("PRESS-1")
+    minutes = [*range(10), *range(30, 40)]
+    await load(service, "PRESS-1", {minute: {"a": minute} for minute in minutes})
+    (series,) = await ask(service)
+    assert series["timestamps"] == [stamp(minute) for minute in (*range(11), *range(30, 40))]
+    assert series["values"] == [*map(float, range(10)), None, *map(float, range(30, 40))]
+    assert (series["resolution"], series["sourceRows"]) == ("RAW", 20)
+    (thinned,) = await ask(service, maxPoints=10)
+    assert len(thinned["values"]) <= 10
+    assert (thinned["resolution"], thinned["sourceRows"]) == ("DOWNSAMPLED", 20)
+    gap = thinned["values"].index(None)
+    assert thinned["timestamps"][gap - 1 : gap + 2] == [stamp(9), stamp(10), stamp(30)]
+
+
 @pytest.mark.parametrize(
     ("variables", "code", "field"),
     [

@@ -1,4 +1,4 @@
-"""Arithmetic on columns of instants and values: filling empty buckets, thinning out for a chart. Pure.
+"""Arithmetic on columns of instants and values: filling empty buckets, marking gaps between readings. Pure.
 
 Instants are int64 microseconds since 1970, ascending; values are float64, NaN where there is none; both have the same
 length.
@@ -25,11 +25,36 @@ class Fill(Enum):
     LINEAR = "LINEAR"
 
 
+GAP_INTERVALS = 4  # a reading that is late by fewer is jitter, or some that were lost
+_LEAST_INTERVALS = 4  # from which one can say what is usual
+
+
+def mark_gaps(instants: Instants, values: Values) -> tuple[Instants, Values]:
+    """Puts a null into each gap between readings, at the instant when the next one was due.
+
+    A gap is an interval longer than 4 times what is usual: the 0.9 quantile of the intervals between the readings given
+    (nearest rank, never the longest), as liveness has it, and no less than the second longest of the four intervals around
+    it, so that a stretch of slower readings is none. With fewer than 4 intervals nothing is usual.
+    """
+    intervals = np.diff(instants)
+    if len(intervals) < _LEAST_INTERVALS:
+        return instants, values
+    rank = min(-(-9 * len(intervals) // 10), len(intervals) - 1)
+    usual = np.partition(intervals, rank - 1)[rank - 1]
+    long = np.flatnonzero(intervals > GAP_INTERVALS * usual)
+    around = np.pad(intervals, 2)[long + np.array([[0], [1], [3], [4]])]
+    due = np.maximum(usual, np.partition(around, 2, axis=0)[2])
+    gaps = intervals[long] > GAP_INTERVALS * due
+    before, due = long[gaps], due[gaps]
+    return np.insert(instants, before + 1, instants[before] + due), np.insert(values, before + 1, np.nan)
+
+
 def fill_buckets(instants: Instants, values: Values, grid: Instants, fill: Fill) -> tuple[Instants, Values]:
     """Lays buckets onto `grid`, which holds every one of `instants`, and fills those that were empty.
 
     LOCF leaves null what lies before the first value, LINEAR what lies outside the first and the last: nothing is
-    invented beyond what was measured.
+    invented beyond what was measured. Both are what TimescaleDB's locf (nulls taken as missing) and interpolate give
+    with time_bucket_gapfill, to the last bit.
     """
     if fill is Fill.NONE:
         return instants, values
@@ -39,42 +64,23 @@ def fill_buckets(instants: Instants, values: Values, grid: Instants, fill: Fill)
     if len(known) == 0 or fill is Fill.NULL:
         return grid, filled
     if fill is Fill.LINEAR:
-        return grid, np.interp(grid, grid[known], filled[known], left=np.nan, right=np.nan)
+        return grid, _draw_lines(grid, filled, known)
     latest = np.searchsorted(known, np.arange(len(grid)), side="right") - 1
     return grid, np.where(latest >= 0, filled[known[np.maximum(latest, 0)]], np.nan)
 
 
-def thin_out(instants: Instants, values: Values, points: int) -> tuple[Instants, Values]:
-    """At most `points` of the given points, among them the first, the last, and the extremes of each stretch of time.
-
-    The range is cut into equal spans of time; each gives its minimum, its maximum and, where it has one, a null, so
-    that an empty stretch stays empty. Raises ValueError for fewer than 8 points.
-    """
-    if points < 8:
-        raise ValueError("fewer than 8 points show nothing")
-    if len(instants) <= points:
-        return instants, values
-    empty = np.isnan(values)
-    spans = (points - 2) // (3 if empty.any() else 2)
-    # One microsecond more than the range divided by `spans`: a product of both wouldn't fit an int64 over ten years.
-    width = int(instants[-1] - instants[0]) // spans + 1
-    span = (instants - instants[0]) // width
-    ends = np.array([0, len(instants) - 1])
-    kept = np.unique(np.concatenate([ends, _first_of_each(span, empty), *_extremes_of_each(span, values, ~empty)]))
-    return instants[kept], values[kept]
-
-
-def _first_of_each(span: Instants, chosen: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
-    """The place of the first chosen point of each span."""
-    places = np.flatnonzero(chosen)
-    return places[np.unique(span[places], return_index=True)[1]]
-
-
-def _extremes_of_each(
-    span: Instants, values: Values, chosen: npt.NDArray[np.bool_]
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """The places of the least and of the greatest chosen point of each span."""
-    places = np.flatnonzero(chosen)
-    places = places[np.lexsort((values[places], span[places]))]
-    starts = np.unique(span[places], return_index=True)[1]
-    return places[starts], places[np.append(starts[1:], len(places)) - 1] if len(places) else places
+def _draw_lines(grid: Instants, filled: Values, known: npt.NDArray[np.int64]) -> Values:
+    """The line between the values at `known`, at every place of the grid from the first of them to the last."""
+    drawn = filled.copy()
+    between = np.flatnonzero(np.isnan(filled[known[0] : known[-1]])) + known[0]
+    following = np.searchsorted(known, between)
+    left, right = known[following - 1], known[following]
+    done, left_over = grid[between] - grid[left], grid[right] - grid[between]
+    span = grid[right] - grid[left]
+    with np.errstate(over="ignore", invalid="ignore"):
+        drawn[between] = (filled[left] * left_over + filled[right] * done) / span
+    # The products of values beyond 1e290 don't fit a double, those of their shares do.
+    beyond = ~np.isfinite(drawn[between])
+    shares = filled[left] * (left_over / span) + filled[right] * (done / span)
+    drawn[between[beyond]] = shares[beyond]
+    return drawn

@@ -17,8 +17,9 @@ import numpy as np
 
 from app.database import Database
 from app.errors import InvalidInput
-from app.history.columns import Fill, Instants, Values, fill_buckets, thin_out
+from app.history.columns import Fill, Instants, Values, fill_buckets, mark_gaps
 from app.history.machines import require_machines
+from app.history.thinning import LEAST_POINTS, thin_out
 from app.instants import to_microseconds
 
 MAX_POINTS = 100_000  # points of one Series
@@ -84,7 +85,8 @@ class SeriesQuestion(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SeriesColumns(msgspec.Struct, frozen=True):
-    """One metric of one machine. `instants` are microseconds since 1970, `values` has NaN for null."""
+    """One metric of one machine. `instants` are microseconds since 1970, `values` has NaN for null: an empty bucket, or
+    a gap between raw readings."""
 
     machine_id: str
     metric: str
@@ -176,8 +178,8 @@ def _check(question: SeriesQuestion) -> None:
         raise InvalidInput("Name at least one metric, or leave it out for all of them.", field="metrics")
     if question.end <= question.start:
         raise InvalidInput("The range must end after it begins.", field="to")
-    if not 8 <= question.max_points <= MAX_POINTS:
-        raise InvalidInput(f"maxPoints must be from 8 to {MAX_POINTS:,}.", field="maxPoints")
+    if not LEAST_POINTS <= question.max_points <= MAX_POINTS:
+        raise InvalidInput(f"maxPoints must be from {LEAST_POINTS} to {MAX_POINTS:,}.", field="maxPoints")
     if question.bucket is None:
         if question.fill is not Fill.NONE:
             raise InvalidInput("Only buckets can be filled: give a bucket, or fill NONE.", field="fill")
@@ -220,8 +222,12 @@ def _shape(
 ) -> SeriesColumns:
     instants: Instants = np.array(row["instants"] if row else [], dtype=np.int64)
     values: Values = np.array(row["values"] if row else [], dtype=np.float64)
-    instants, values = fill_buckets(instants, values, grid, question.fill)
-    resolution = Resolution.RAW if question.bucket is None else Resolution.BUCKETED
+    if question.bucket is None:
+        instants, values = mark_gaps(instants, values)
+        resolution = Resolution.RAW
+    else:
+        instants, values = fill_buckets(instants, values, grid, question.fill)
+        resolution = Resolution.BUCKETED
     if len(instants) > question.max_points:
         instants, values = thin_out(instants, values, question.max_points)
         resolution = Resolution.DOWNSAMPLED
