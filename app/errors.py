@@ -26,6 +26,8 @@
         ├── RequestTimeout      REQUEST_TIMEOUT        a body that stopped arriving
         ├── NotFound            NOT_FOUND
         ├── AlreadyExists       ALREADY_EXISTS
+        ├── Conflict            CONFLICT               something else is stored under the same key
+        ├── WrongState          ALERT_STATE            an alert is in a state that doesn't allow it
         ├── PartlyStored        any of these, when a part of a body was durable already
         ├── QueryTimeout        QUERY_TIMEOUT          the database was stopped from working on it any longer
         └── DatabaseUnavailable DATABASE_UNAVAILABLE   try again later
@@ -37,6 +39,8 @@ What no one foresaw reaches clients as INTERNAL, with a correlation id that the 
 The message of each is one sentence for a person: what is wrong, and what would be right. None carries SQL or a secret.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import ClassVar
 
 
@@ -128,6 +132,17 @@ class RequestError(AurumError):
         return {"code": self.code} if self.field is None else {"code": self.code, "field": self.field}
 
 
+@contextmanager
+def blame(place: str | None) -> Iterator[None]:
+    """Puts what a RequestError blames under a place in a list, such as machines.3; under None it stays as it is."""
+    try:
+        yield
+    except RequestError as error:
+        if place is not None:
+            error.field = place if error.field is None else f"{place}.{error.field}"
+        raise
+
+
 class InvalidInput(RequestError):
     code = "BAD_USER_INPUT"
     http_status = 400
@@ -173,6 +188,16 @@ class NotFound(RequestError):
 
 class AlreadyExists(RequestError):
     code = "ALREADY_EXISTS"
+    http_status = 409
+
+
+class Conflict(RequestError):
+    code = "CONFLICT"
+    http_status = 409
+
+
+class WrongState(RequestError):
+    code = "ALERT_STATE"
     http_status = 409
 
 

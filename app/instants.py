@@ -3,7 +3,10 @@ microseconds. Pure, but for `read_clock`."""
 
 from datetime import UTC, datetime, timedelta
 
+from app.errors import InvalidInput
+
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+FUTURE_TOLERANCE = timedelta(minutes=5)
 _MICROSECOND = timedelta(microseconds=1)
 
 
@@ -20,3 +23,12 @@ def from_microseconds(microseconds: int) -> datetime:
 def read_clock() -> datetime:
     """Now, in UTC."""
     return datetime.now(UTC)
+
+
+def check_event_time(instant: datetime, now: datetime, field: str) -> datetime:
+    """An instant at which something can have happened. Raises InvalidInput, which names the field."""
+    if instant < EPOCH:
+        raise InvalidInput(f"{field} is before 1970-01-01T00:00:00Z: nothing that old is kept.", field=field)
+    if instant > now + FUTURE_TOLERANCE:
+        raise InvalidInput(f"{field} is more than 5 minutes ahead of the service's clock.", field=field)
+    return instant

@@ -5,7 +5,7 @@ Arrives: names from a client. Leaves: the machine as it is stored. Fails: Invali
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -14,11 +14,12 @@ import msgspec
 from piccolo.querystring import QueryString
 
 from app.database import translate_errors
-from app.errors import AlreadyExists, InvalidInput, NotFound
+from app.errors import AlreadyExists, InvalidInput, NotFound, blame
 from app.ingest.refusal import match_machine_id
 from app.tables import Machine
+from app.texts import check_line
 
-_MAX_TEXT = 200  # characters
+MOST_AT_ONCE = 1_000  # machines of one request
 
 
 class StoredMachine(msgspec.Struct, frozen=True):
@@ -32,28 +33,65 @@ class StoredMachine(msgspec.Struct, frozen=True):
     updated_at: datetime
 
 
-async def register_machine(machine_id: str, machine_type: str, location: str) -> StoredMachine:
+class NewMachine(msgspec.Struct, frozen=True):
+    """A machine to be registered, as a client says."""
+
+    machine_id: str
+    machine_type: str
+    location: str
+
+
+async def register_machine(machine: NewMachine) -> StoredMachine:
     """Adds a machine, in service. Raises AlreadyExists when one has that id."""
-    if not match_machine_id(machine_id):
+    (stored,) = await _register([_check(machine)], lambda _: "machineId")
+    return stored
+
+
+async def register_machines(machines: Sequence[NewMachine]) -> list[StoredMachine]:
+    """Adds all of them, in service, or none; in their order. Errors blame machines.INDEX.FIELD."""
+    if len(machines) > MOST_AT_ONCE:
+        raise InvalidInput(
+            f"machines holds {len(machines):,}: send at most {MOST_AT_ONCE:,} at once.", field="machines"
+        )
+    checked: dict[str, Machine] = {}
+    for index, machine in enumerate(machines):
+        with blame(f"machines.{index}"):
+            if machine.machine_id in checked:
+                raise InvalidInput(f"A machine {machine.machine_id!r} is in the list twice.", field="machineId")
+            checked[machine.machine_id] = _check(machine)
+    return await _register(list(checked.values()), lambda index: f"machines.{index}.machineId")
+
+
+def _check(machine: NewMachine) -> Machine:
+    if not match_machine_id(machine.machine_id):
         raise InvalidInput(
             "machineId must be 1 to 64 letters, digits, dots, colons, dashes and underscores, "
             "and start with a letter or a digit.",
             field="machineId",
         )
     default = QueryString("DEFAULT")
-    machine = Machine(
-        machine_id=machine_id,
-        machine_type=_check_text(machine_type, "machineType"),
-        location=_check_text(location, "location"),
+    return Machine(
+        machine_id=machine.machine_id,
+        machine_type=check_line(machine.machine_type, "machineType"),
+        location=check_line(machine.location, "location"),
         created_at=default,
         updated_at=default,
     )
+
+
+async def _register(machines: Sequence[Machine], name_field: Callable[[int], str]) -> list[StoredMachine]:
+    if not machines:
+        return []
     try:
         with translate_errors():
-            rows = await Machine.insert(machine).returning(*Machine.all_columns())
+            rows = await Machine.insert(*machines).returning(*Machine.all_columns())
     except asyncpg.UniqueViolationError as error:
-        raise AlreadyExists(f"A machine {machine_id!r} is registered already.", field="machineId") from error
-    return StoredMachine(**rows[0])
+        known = await find_machines([machine.machine_id for machine in machines])
+        index = next((index for index, machine in enumerate(machines) if machine.machine_id in known), 0)
+        raise AlreadyExists(
+            f"A machine {machines[index].machine_id!r} is registered already.", field=name_field(index)
+        ) from error
+    return [StoredMachine(**row) for row in rows]
 
 
 async def update_machine(
@@ -62,9 +100,9 @@ async def update_machine(
     """Changes what isn't None. Raises NotFound."""
     changes: dict[Any, Any] = {Machine.updated_at: QueryString("now()")}
     if machine_type is not None:
-        changes[Machine.machine_type] = _check_text(machine_type, "machineType")
+        changes[Machine.machine_type] = check_line(machine_type, "machineType")
     if location is not None:
-        changes[Machine.location] = _check_text(location, "location")
+        changes[Machine.location] = check_line(location, "location")
     if operational is not None:
         changes[Machine.operational] = operational
     if len(changes) == 1:
@@ -81,10 +119,3 @@ async def find_machines(machine_ids: Sequence[str]) -> dict[str, StoredMachine]:
     with translate_errors():
         rows = await Machine.select().where(Machine.machine_id.is_in(list(machine_ids)))
     return {row["machine_id"]: StoredMachine(**row) for row in rows}
-
-
-def _check_text(text: str, field: str) -> str:
-    stripped = text.strip()
-    if not 1 <= len(stripped) <= _MAX_TEXT or not stripped.isprintable():
-        raise InvalidInput(f"{field} must be 1 to {_MAX_TEXT} printable characters.", field=field)
-    return stripped

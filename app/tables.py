@@ -32,6 +32,7 @@ from app.timescale.hypertable import Hypertable
 from app.timescale.keys import CompositeKey, KeyTimestamptz, PrimaryKey
 
 _SEVERITIES = "'LOW', 'MEDIUM', 'HIGH', 'CRITICAL'"
+_ALERT_ACTIONS = "'RAISE', 'CLEAR', 'ACKNOWLEDGE', 'RESOLVE', 'SHELVE'"
 _ALERT_TYPES = "'ANOMALY', 'PREDICTION', 'THRESHOLD', 'ESG', 'SILENCE'"
 
 
@@ -160,9 +161,11 @@ class Alert(Declared, Table, tablename="alerts"):
     description = Text(default=None, null=True)
     evidence = JSONB(default="{}")
     cleared_at = Timestamptz(default=None, null=True)
+    cleared_by = Text(default=None, null=True)
     acknowledged_at = Timestamptz(default=None, null=True)
     acknowledged_by = Text(default=None, null=True)
-    resolved_at = Timestamptz(default=None, null=True)
+    # index: the open ones, which are few
+    resolved_at = Timestamptz(default=None, null=True, index=True)
     resolved_by = Text(default=None, null=True)
     shelved_at = Timestamptz(default=None, null=True)
     shelved_by = Text(default=None, null=True)
@@ -171,6 +174,25 @@ class Alert(Declared, Table, tablename="alerts"):
 
     alerts_alert_type_known = Check(f"alert_type IN ({_ALERT_TYPES})")
     alerts_severity_known = Check(f"severity IN ({_SEVERITIES})")
+
+
+class AlertTransition(Declared, Table, tablename="alert_transitions"):
+    """One thing that happened to an alert, kept for good; `state_before` is null where it was opened."""
+
+    id = BigSerial(primary_key=True)
+    # index: the transitions of an alert, in their order
+    alert_id = ForeignKey(
+        Alert, on_delete=OnDelete.restrict, on_update=OnUpdate.restrict, null=False, default=None, index=True
+    )
+    at = Timestamptz(default=None)
+    action = Text(default=None)
+    state_before = Text(default=None, null=True)
+    state_after = Text(default=None)
+    by = Text(default=None)
+    note = Text(default=None, null=True)
+    shelved_until = Timestamptz(default=None, null=True)
+
+    alert_transitions_action_known = Check(f"action IN ({_ALERT_ACTIONS})")
 
 
 class Outbox(Declared, Table, tablename="outbox"):

@@ -24,6 +24,8 @@ BEGIN
 END
 $aurum$;
 
+CREATE SEQUENCE alert_transitions_id_seq AS bigint;
+
 CREATE SEQUENCE alerts_id_seq AS bigint;
 
 CREATE SEQUENCE outbox_id_seq AS bigint;
@@ -68,10 +70,26 @@ CREATE TABLE alerts (
   shelved_by text,
   shelved_until timestamp with time zone,
   created_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP,
+  cleared_by text,
   CONSTRAINT alerts_pkey PRIMARY KEY (id),
   CONSTRAINT alerts_alert_type_known CHECK ((alert_type = ANY (ARRAY['ANOMALY'::text, 'PREDICTION'::text, 'THRESHOLD'::text, 'ESG'::text, 'SILENCE'::text]))),
   CONSTRAINT alerts_machine_id_fkey FOREIGN KEY (machine_id) REFERENCES machines(machine_id) ON UPDATE RESTRICT ON DELETE RESTRICT,
   CONSTRAINT alerts_severity_known CHECK ((severity = ANY (ARRAY['LOW'::text, 'MEDIUM'::text, 'HIGH'::text, 'CRITICAL'::text])))
+);
+
+CREATE TABLE alert_transitions (
+  id bigint NOT NULL DEFAULT nextval('alert_transitions_id_seq'::regclass),
+  alert_id bigint NOT NULL,
+  at timestamp with time zone NOT NULL,
+  action text NOT NULL,
+  state_before text,
+  state_after text NOT NULL,
+  by text NOT NULL,
+  note text,
+  shelved_until timestamp with time zone,
+  CONSTRAINT alert_transitions_pkey PRIMARY KEY (id),
+  CONSTRAINT alert_transitions_action_known CHECK ((action = ANY (ARRAY['RAISE'::text, 'CLEAR'::text, 'ACKNOWLEDGE'::text, 'RESOLVE'::text, 'SHELVE'::text]))),
+  CONSTRAINT alert_transitions_alert_id_fkey FOREIGN KEY (alert_id) REFERENCES alerts(id) ON UPDATE RESTRICT ON DELETE RESTRICT
 );
 
 CREATE TABLE esg_records (
@@ -153,11 +171,17 @@ CREATE TABLE raw_measurements (
   CONSTRAINT raw_measurements_metrics_object CHECK ((jsonb_typeof(metrics) = 'object'::text))
 );
 
+ALTER SEQUENCE alert_transitions_id_seq OWNED BY alert_transitions.id;
+
 ALTER SEQUENCE alerts_id_seq OWNED BY alerts.id;
 
 ALTER SEQUENCE outbox_id_seq OWNED BY outbox.id;
 
+CREATE INDEX alert_transitions_alert_id ON alert_transitions USING btree (alert_id);
+
 CREATE INDEX alerts_machine_id ON alerts USING btree (machine_id);
+
+CREATE INDEX alerts_resolved_at ON alerts USING btree (resolved_at);
 
 CREATE INDEX alerts_timestamp ON alerts USING btree ("timestamp");
 

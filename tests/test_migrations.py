@@ -21,6 +21,7 @@ from tests.test_startup import find_free_port
 from tests.timescale.catalogue import look
 
 TABLES = [
+    "alert_transitions",
     "alerts",
     "esg_records",
     "features",
@@ -78,6 +79,7 @@ async def test_telemetry_is_keyed_by_machine_and_time(url: str) -> None:
         "WHERE contype = 'p' AND connamespace = 'public'::regnamespace ORDER BY 1",
     )
     assert keys == [
+        ("alert_transitions", "PRIMARY KEY (id)"),
         ("alerts", "PRIMARY KEY (id)"),
         ("esg_records", 'PRIMARY KEY (machine_id, "timestamp")'),
         ("features", 'PRIMARY KEY (machine_id, "timestamp")'),

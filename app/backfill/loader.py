@@ -24,7 +24,7 @@ from app.backfill.rows import Batch, Source, open_failed
 from app.database import Database
 from app.errors import AlreadyExists, InvalidInput
 from app.ingest.writer import Writer
-from app.registry import find_machines, register_machine
+from app.registry import NewMachine, find_machines, register_machine
 
 MOST_SHOWN = 20  # refused rows of a summary
 
@@ -164,7 +164,7 @@ class _Load:
     async def _register_unknown(self, unknown: set[str]) -> None:
         for machine_id in sorted(unknown - (await find_machines(sorted(unknown))).keys()):
             try:
-                await register_machine(machine_id, *self._described)
+                await register_machine(NewMachine(machine_id, *self._described))
             except AlreadyExists:
                 continue
             self._summary.registered.append(machine_id)

@@ -12,7 +12,7 @@ from app.graphql.scalars import Metrics
 from app.graphql.types import IngestResult
 from app.ingest.merge import OnConflict
 from app.ingest.message import read_objects
-from app.registry import register_machine, update_machine
+from app.registry import NewMachine, register_machine, update_machine
 
 
 @strawberry.input(description="A reading: what a machine measured at one instant.")
@@ -55,7 +55,7 @@ class Mutation:
 
     @strawberry.mutation(name="registerMachine")
     async def register(self, input: RegisterMachineInput) -> Machine:  # noqa: A002 - the contract's name
-        return Machine.view(await register_machine(input.machine_id, input.machine_type, input.location))
+        return Machine.view(await register_machine(NewMachine(input.machine_id, input.machine_type, input.location)))
 
     @strawberry.mutation(name="updateMachine")
     async def update(self, machine_id: strawberry.ID, input: UpdateMachineInput) -> Machine:  # noqa: A002 - as above

@@ -20,7 +20,6 @@ import msgspec
 
 from app.errors import InvalidInput, PayloadTooLarge
 from app.ingest.refusal import (
-    FUTURE_TOLERANCE,
     OLDEST,
     Problem,
     Refusals,
@@ -32,6 +31,7 @@ from app.ingest.refusal import (
     show_value,
     to_instant,
 )
+from app.instants import FUTURE_TOLERANCE
 
 # machine_id, timestamp in UTC, metrics as JSON: a row of raw_measurements, as COPY takes it
 Row: TypeAlias = tuple[str, datetime, str]

@@ -12,9 +12,8 @@ from typing import Annotated, Any, TypeAlias
 import msgspec
 from msgspec import Meta
 
-from app.instants import EPOCH
+from app.instants import EPOCH, FUTURE_TOLERANCE
 
-FUTURE_TOLERANCE = timedelta(minutes=5)
 OLDEST = EPOCH
 MOST_TOLD = 1_000  # refused readings of one answer that are told one by one; the others are counted
 
