@@ -5,12 +5,12 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import asyncpg
 import pytest
 
 from app.migrations.state import list_migrations
 from tests.client import ServiceClient
 from tests.conftest import run_service
+from tests.statements import count_statements
 
 REGISTER = """
     mutation ($input: RegisterMachineInput!) {
@@ -234,14 +234,7 @@ async def test_relations_take_as_many_statements_for_fifty_machines_as_for_one(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names = [f"M{number}" for number in range(50)]
-    statements: list[str] = []
-    original: Any = asyncpg.Connection._execute  # type: ignore[attr-defined]  # every statement passes through it
-
-    async def count(self: Any, query: str, *args: Any, **kwargs: Any) -> Any:
-        statements.append(query)
-        return await original(self, query, *args, **kwargs)
-
-    monkeypatch.setattr(asyncpg.Connection, "_execute", count)
+    statements = count_statements(monkeypatch)
     query = """
         query ($first: Int!) { machines(first: $first) { nodes {
             liveness lastSeenAt latest { metrics machine { machineId } }

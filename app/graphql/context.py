@@ -36,13 +36,15 @@ class Rooms:
 class Context(BaseContext, kw_only=True):
     """One per request, or one per WebSocket connection; `begin_operation` makes one per operation of it.
 
-    `now` is the same for all of an operation, so that parts of one answer agree. `connection_params` are the
+    `now` is the same for all of an operation, so that parts of one answer agree. `actor` is whoever asks, as transitions
+    keep it: nobody is known by name yet. `connection_params` are the
     WebSocket's: strawberry loses them where the field isn't declared.
     """
 
     rooms: Rooms
     now: datetime
     loaders: Loaders
+    actor: str = "anonymous"
     connection_params: dict[str, Any] | None = None
 
     @classmethod

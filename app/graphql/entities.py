@@ -19,6 +19,8 @@ from app.history.machines import judge_machine
 from app.history.pages import PageRequest
 from app.history.series import Aggregate
 from app.history.shapes import ALERTS, ESG_RECORDS, FEATURES, MACHINES, MEASUREMENTS, PREDICTIONS, Record, TableShape
+from app.insight.alerts import AlertAction, StoredAlert
+from app.insight.predictions import StoredPrediction
 from app.liveness.pulse import Liveness
 from app.reading import StoredReading
 from app.registry import StoredMachine
@@ -93,6 +95,11 @@ class Prediction(OfMachine, Row):
     features_used: Json = strawberry.field(description="Which metrics weighed how much.")
     created_at: datetime
 
+    @classmethod
+    def view(cls, stored: StoredPrediction) -> Prediction:
+        values = msgspec.structs.asdict(stored)
+        return cls(**{**values, "prediction_id": strawberry.ID(str(stored.prediction_id))})
+
 
 @strawberry.type(description="What a machine emitted: kilograms of CO2 equivalent.")
 class EsgRecord(OfMachine, Row):
@@ -109,6 +116,17 @@ class EsgRecord(OfMachine, Row):
     created_at: datetime
 
 
+@strawberry.type(description="One thing that happened to an alert.")
+class AlertTransition:
+    at: datetime
+    action: AlertAction
+    state_before: AlertState | None = strawberry.field(description="Null where the alert was opened.")
+    state_after: AlertState
+    by: str
+    note: str | None
+    shelved_until: datetime | None = strawberry.field(description="Of SHELVE: until when.")
+
+
 @strawberry.type(description="Something about a machine that a person should see, and what they did about it.")
 class Alert(OfMachine, Row):
     shape = ALERTS
@@ -123,6 +141,7 @@ class Alert(OfMachine, Row):
     description: str | None
     evidence: Json = strawberry.field(description="Readings, baseline band and scores that raised it.")
     cleared_at: datetime | None = strawberry.field(description="When its cause was gone.")
+    cleared_by: str | None
     acknowledged_at: datetime | None
     acknowledged_by: str | None
     resolved_at: datetime | None
@@ -131,6 +150,16 @@ class Alert(OfMachine, Row):
     shelved_by: str | None
     shelved_until: datetime | None
     created_at: datetime
+
+    @strawberry.field(description="What happened to it, the oldest first; of more than 100 the newest 100.")
+    async def transitions(self, info: Info) -> list[AlertTransition]:
+        found = await info.context.loaders.transitions.load(int(self.alert_id))
+        return [AlertTransition(**msgspec.structs.asdict(each)) for each in found]
+
+    @classmethod
+    def view(cls, stored: StoredAlert) -> Alert:
+        values = msgspec.structs.asdict(stored)
+        return cls(alert_id=strawberry.ID(str(values.pop("id"))), state=stored.state, **values)
 
 
 @strawberry.type(description="A machine that sends readings.")

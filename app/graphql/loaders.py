@@ -14,6 +14,7 @@ from app.history.machines import find_latest, find_machine_pulses
 from app.history.pages import Page, PageRequest, count_rows_by_machine, find_pages
 from app.history.series import SeriesColumns, SeriesQuestion, find_series
 from app.history.shapes import TableShape
+from app.insight.alert_log import Transition, find_transitions
 from app.liveness.pulse import Pulse
 from app.reading import StoredReading
 from app.registry import StoredMachine, find_machines
@@ -34,9 +35,16 @@ class Loaders:
         self.page: DataLoader[tuple[str, tuple[TableShape, PageRequest]], Page] = DataLoader(self._load_pages)
         self.count: DataLoader[tuple[str, tuple[TableShape, Clause]], int] = DataLoader(self._load_counts)
 
+        self.transitions: DataLoader[int, list[Transition]] = DataLoader(self._load_transitions)
+
     async def _load_machines(self, machine_ids: list[str]) -> list[StoredMachine | None]:
         found = await find_machines(machine_ids)
         return [found.get(machine_id) for machine_id in machine_ids]
+
+    async def _load_transitions(self, alert_ids: list[int]) -> list[list[Transition]]:
+        async with self._database.connection() as connection:
+            found = await find_transitions(connection, alert_ids)
+        return [found.get(alert_id, []) for alert_id in alert_ids]
 
     async def _load_latest(self, machine_ids: list[str]) -> list[StoredReading | None]:
         found = await find_latest(self._database, machine_ids)

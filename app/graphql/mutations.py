@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any, cast
 
 import strawberry
 
+from app.alert import AlertType, Severity
 from app.graphql.context import Info
-from app.graphql.entities import Machine
-from app.graphql.scalars import Metrics
+from app.graphql.entities import Alert, Machine, Prediction
+from app.graphql.scalars import Json, Metrics
 from app.graphql.types import IngestResult
 from app.ingest.merge import OnConflict
 from app.ingest.message import read_objects
-from app.registry import NewMachine, register_machine, update_machine
+from app.insight.alert_log import change_alert, change_alerts, raise_alert
+from app.insight.alerts import AlertAction, Condition
+from app.insight.prediction_log import record_prediction, record_predictions
+from app.insight.predictions import Forecast
+from app.registry import NewMachine, register_machine, register_machines, update_machine
+
+
+def _read_object(value: Json | None) -> dict[str, Any]:
+    # Whether it is an object is checked with all else that is said beside it.
+    return {} if value is None else cast("dict[str, Any]", value)
 
 
 @strawberry.input(description="A reading: what a machine measured at one instant.")
@@ -28,12 +39,65 @@ class RegisterMachineInput:
     machine_type: str
     location: str
 
+    def read(self) -> NewMachine:
+        return NewMachine(self.machine_id, self.machine_type, self.location)
+
 
 @strawberry.input(description="What is left out or null stays as it is.")
 class UpdateMachineInput:
     machine_type: str | None = None
     location: str | None = None
     operational: bool | None = None
+
+
+@strawberry.input(description="A condition of a machine that a person should see. `timestamp` is by default now.")
+class RaiseAlertInput:
+    machine_id: strawberry.ID
+    alert_type: AlertType
+    severity: Severity
+    cause: str = strawberry.field(description="What makes two alerts the same one.")
+    title: str
+    description: str | None = None
+    timestamp: datetime | None = None
+    evidence: Json | None = strawberry.field(default=None, description="An object; by default an empty one.")
+
+    def read(self, now: datetime) -> Condition:
+        return Condition(
+            machine_id=self.machine_id,
+            cause=self.cause,
+            alert_type=self.alert_type,
+            severity=self.severity,
+            title=self.title,
+            description=self.description,
+            timestamp=self.timestamp or now,
+            evidence=_read_object(self.evidence),
+        )
+
+
+@strawberry.input(description="What one version of a model expects of a machine at one instant, by default now.")
+class RecordPredictionInput:
+    machine_id: strawberry.ID
+    timestamp: datetime | None = None
+    risk_score: float = strawberry.field(description="0 to 1.")
+    failure_probability: float | None = strawberry.field(default=None, description="0 to 1.")
+    maintenance_hours: float | None = strawberry.field(default=None, description="At least 0.")
+    failure_type: str | None = None
+    confidence: float | None = strawberry.field(default=None, description="0 to 1.")
+    model_version: str
+    features_used: Json | None = strawberry.field(default=None, description="An object; by default an empty one.")
+
+    def read(self, now: datetime) -> Forecast:
+        return Forecast(
+            machine_id=self.machine_id,
+            timestamp=self.timestamp or now,
+            model_version=self.model_version,
+            risk_score=self.risk_score,
+            failure_probability=self.failure_probability,
+            maintenance_hours=self.maintenance_hours,
+            failure_type=self.failure_type,
+            confidence=self.confidence,
+            features_used=_read_object(self.features_used),
+        )
 
 
 @strawberry.type
@@ -55,7 +119,11 @@ class Mutation:
 
     @strawberry.mutation(name="registerMachine")
     async def register(self, input: RegisterMachineInput) -> Machine:  # noqa: A002 - the contract's name
-        return Machine.view(await register_machine(NewMachine(input.machine_id, input.machine_type, input.location)))
+        return Machine.view(await register_machine(input.read()))
+
+    @strawberry.mutation(name="registerMachines", description="All of them, up to 1,000, or none.")
+    async def register_all(self, machines: list[RegisterMachineInput]) -> list[Machine]:
+        return [Machine.view(stored) for stored in await register_machines([each.read() for each in machines])]
 
     @strawberry.mutation(name="updateMachine")
     async def update(self, machine_id: strawberry.ID, input: UpdateMachineInput) -> Machine:  # noqa: A002 - as above
@@ -71,3 +139,79 @@ class Mutation:
     async def retire(self, machine_id: strawberry.ID) -> Machine:
         changed = await update_machine(machine_id, machine_type=None, location=None, operational=False)
         return Machine.view(changed)
+
+    @strawberry.mutation(
+        name="recordPrediction",
+        description="A prediction made by somebody else's model. The same one again changes nothing; one with other values "
+        "for that machine, timestamp and modelVersion is refused, or with OVERWRITE takes the old one's place.",
+    )
+    async def record(
+        self,
+        info: Info,
+        input: RecordPredictionInput,  # noqa: A002 - as above
+        on_conflict: OnConflict = OnConflict.KEEP,
+    ) -> Prediction:
+        context = info.context
+        return Prediction.view(await record_prediction(context.rooms.database, input.read(context.now), on_conflict))
+
+    @strawberry.mutation(
+        name="recordPredictions", description="All of them, up to 1,000, or none; otherwise as `recordPrediction`."
+    )
+    async def record_all(
+        self, info: Info, predictions: list[RecordPredictionInput], on_conflict: OnConflict = OnConflict.KEEP
+    ) -> list[Prediction]:
+        context = info.context
+        forecasts = [each.read(context.now) for each in predictions]
+        stored = await record_predictions(context.rooms.database, forecasts, on_conflict)
+        return [Prediction.view(each) for each in stored]
+
+    @strawberry.mutation(
+        name="raiseAlert",
+        description="An alert found elsewhere; one that is open for the same machine and cause is updated, not repeated.",
+    )
+    async def raise_one(self, info: Info, input: RaiseAlertInput) -> Alert:  # noqa: A002 - as above
+        context = info.context
+        return Alert.view(await raise_alert(context.rooms.database, input.read(context.now), context.actor))
+
+    @strawberry.mutation(
+        name="clearAlert", description="Its cause is gone. One that is acknowledged is thereby resolved."
+    )
+    async def clear(self, info: Info, alert_id: strawberry.ID, note: str | None = None) -> Alert:
+        return await _change(info, alert_id, AlertAction.CLEAR, note)
+
+    @strawberry.mutation(
+        name="acknowledgeAlert", description="Somebody has seen it. One that is cleared is thereby resolved."
+    )
+    async def acknowledge(self, info: Info, alert_id: strawberry.ID, note: str | None = None) -> Alert:
+        return await _change(info, alert_id, AlertAction.ACKNOWLEDGE, note)
+
+    @strawberry.mutation(name="acknowledgeAlerts", description="All of them, up to 1,000, or none.")
+    async def acknowledge_all(self, info: Info, alert_ids: list[strawberry.ID], note: str | None = None) -> list[Alert]:
+        return await _change_all(info, alert_ids, AlertAction.ACKNOWLEDGE, note)
+
+    @strawberry.mutation(name="resolveAlert", description="It is dealt with, whether or not its cause is gone.")
+    async def resolve(self, info: Info, alert_id: strawberry.ID, note: str | None = None) -> Alert:
+        return await _change(info, alert_id, AlertAction.RESOLVE, note)
+
+    @strawberry.mutation(name="resolveAlerts", description="All of them, up to 1,000, or none.")
+    async def resolve_all(self, info: Info, alert_ids: list[strawberry.ID], note: str | None = None) -> list[Alert]:
+        return await _change_all(info, alert_ids, AlertAction.RESOLVE, note)
+
+    @strawberry.mutation(
+        name="shelveAlert", description="Nobody wants to be told of it until then, a year from now at most."
+    )
+    async def shelve(self, info: Info, alert_id: strawberry.ID, until: datetime, note: str | None = None) -> Alert:
+        return await _change(info, alert_id, AlertAction.SHELVE, note, until)
+
+
+async def _change(
+    info: Info, alert_id: strawberry.ID, action: AlertAction, note: str | None, until: datetime | None = None
+) -> Alert:
+    context = info.context
+    return Alert.view(await change_alert(context.rooms.database, alert_id, action, context.actor, note, until))
+
+
+async def _change_all(info: Info, alert_ids: list[strawberry.ID], action: AlertAction, note: str | None) -> list[Alert]:
+    context = info.context
+    changed = await change_alerts(context.rooms.database, alert_ids, action, context.actor, note)
+    return [Alert.view(each) for each in changed]

@@ -17,6 +17,7 @@ from app.history.series import Aggregate, Resolution, SeriesColumns, SeriesQuest
 from app.ingest.merge import OnConflict
 from app.ingest.refusal import Rejection as RefusedReading
 from app.ingest.writer import IngestResult as WrittenResult
+from app.insight.alerts import AlertAction
 from app.liveness.pulse import Liveness
 from app.migrations.state import MigrationState
 from app.timescale.catalogue import HypertableState
@@ -26,7 +27,7 @@ def _enum(kind: type[Enum]) -> None:
     strawberry.enum(kind, description=(kind.__doc__ or "").strip() or None)
 
 
-for _kind in (Fill, Aggregate, Resolution, Liveness, OnConflict, EditionName):
+for _kind in (Fill, Aggregate, Resolution, Liveness, OnConflict, EditionName, AlertAction):
     _enum(_kind)
 
 

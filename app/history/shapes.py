@@ -299,6 +299,7 @@ ALERTS = TableShape(
         "description": _MAYBE_TEXT,
         "evidence": _OBJECT,
         "cleared_at": _MAYBE_INSTANT,
+        "cleared_by": _MAYBE_TEXT,
         "acknowledged_at": _MAYBE_INSTANT,
         "acknowledged_by": _MAYBE_TEXT,
         "resolved_at": _MAYBE_INSTANT,
