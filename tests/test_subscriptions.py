@@ -12,10 +12,11 @@ import pytest
 
 from app.database import Database
 from app.events import fanout
+from app.events.batches import Batch
 from app.events.listener import Listener
-from app.events.measurements import ReadingBatch
-from app.events.outbox import forget_events
+from app.events.outbox import Topic, forget_events
 from app.events.stream import stream_batches
+from app.reading import StoredReading
 from tests.client import ServiceClient
 from tests.conftest import run_service
 
@@ -139,16 +140,32 @@ async def test_a_listener_that_lost_its_connection_catches_up(
         assert seconds(await subscription.next()) == [("A", 3.0)]
 
 
-async def test_a_slow_subscriber_loses_the_oldest_and_is_told_how_many(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_slow_subscriber_loses_the_oldest_and_is_told_how_many() -> None:
     hub = fanout.Fanout()
-    with hub.subscribe() as subscription:
+    with hub.subscribe(Topic.MEASUREMENTS) as subscription:
         for number in range(1, fanout.QUEUE_LENGTH + 4):
-            hub.give(ReadingBatch(number, []))
+            hub.give(Batch(number, Topic.MEASUREMENTS, [], 0))
         batch, dropped = await subscription.take()
         assert (batch.id, dropped) == (4, 3)
         batch, dropped = await subscription.take()
         assert (batch.id, dropped) == (5, 0)
     assert hub.is_idle
+
+
+async def test_a_queue_is_bounded_in_bytes_and_holds_one_batch_of_any_size() -> None:
+    hub = fanout.Fanout()
+    half = fanout.QUEUE_BYTES // 2
+    with hub.subscribe(Topic.ALERTS) as subscription:
+        for number, size in enumerate((half, half, 1, 3 * half), start=1):
+            hub.give(Batch(number, Topic.ALERTS, [], size))
+        batch, dropped = await subscription.take()
+        assert (batch.id, dropped) == (4, 3)
+        for number in (5, 6):
+            hub.give(Batch(number, Topic.ALERTS, [], half))
+        assert [(batch.id, dropped) for batch, dropped in [await subscription.take(), await subscription.take()]] == [
+            (5, 0),
+            (6, 0),
+        ]
 
 
 async def test_a_slow_client_that_gave_a_cursor_misses_nothing(
@@ -167,7 +184,7 @@ async def test_a_slow_client_that_gave_a_cursor_misses_nothing(
     await listener.start()
     arrived = []
     try:
-        async with contextlib.aclosing(stream_batches(database, hub, cursor)) as batches:
+        async with contextlib.aclosing(stream_batches(database, hub, Topic.MEASUREMENTS, cursor)) as batches:
             for second in range(1, 31):
                 await service.ingest(reading("A", second))
                 if second % 10 == 0:
@@ -178,7 +195,10 @@ async def test_a_slow_client_that_gave_a_cursor_misses_nothing(
     finally:
         await listener.stop()
         await database.close()
-    assert [batch.readings[0].metrics["a"] for batch, _ in arrived] == [float(second) for second in range(1, 31)]
+    rows = [batch.rows[0] for batch, _ in arrived]
+    assert [row.metrics["a"] for row in rows if isinstance(row, StoredReading)] == [
+        float(second) for second in range(1, 31)
+    ]
     assert {dropped for _, dropped in arrived} == {0}
 
 
@@ -221,9 +241,9 @@ async def test_a_client_that_hangs_up_is_forgotten(service: ServiceClient, monke
     subscribed: set[fanout.Fanout] = set()
     original = fanout.Fanout.subscribe
 
-    def watch(self: fanout.Fanout) -> Any:
+    def watch(self: fanout.Fanout, topic: Topic) -> Any:
         subscribed.add(self)
-        return original(self)
+        return original(self, topic)
 
     monkeypatch.setattr(fanout.Fanout, "subscribe", watch)
     await service.register("A")
@@ -235,3 +255,12 @@ async def test_a_client_that_hangs_up_is_forgotten(service: ServiceClient, monke
     async with asyncio.timeout(5):
         while not hub.is_idle:  # noqa: ASYNC110 - the service has no event for it
             await asyncio.sleep(0.01)
+
+
+async def test_a_machine_that_is_not_there_cannot_be_followed(service: ServiceClient) -> None:
+    await service.register("A")
+    async with service.subscribe(QUERY, machineIds=["A", "Z"]) as subscription:
+        message = await subscription.next_message()
+    (error,) = message["payload"]["errors"] if message["type"] == "next" else message["payload"]
+    assert error["extensions"] == {"code": "NOT_FOUND", "field": "machineIds"}
+    assert error["message"] == "No machine 'Z' is registered."

@@ -1,7 +1,7 @@
-"""Gives each batch to every subscriber of this process, each through a queue of its own.
+"""Gives each batch to every subscriber of its topic in this process, each through a queue of its own.
 
-A queue is bounded and drops its oldest batch when it's full: a slow client loses batches and is told how many, and
-neither the others nor the memory of the process suffer.
+A queue is bounded, in batches and in bytes, and drops its oldest batches when it's full: a slow client loses batches and
+is told how many, and neither the others nor the memory of the process suffer.
 """
 
 from __future__ import annotations
@@ -11,9 +11,11 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from app.events.measurements import ReadingBatch
+from app.events.batches import TOPICS, Batch
+from app.events.outbox import Topic
 
 QUEUE_LENGTH = 256  # batches
+QUEUE_BYTES = 16 * 1024 * 1024  # of batches; one that is larger is queued alone
 
 
 class Subscription:
@@ -21,25 +23,29 @@ class Subscription:
 
     def __init__(self, start: int) -> None:
         self.start = start
-        self._batches: deque[ReadingBatch] = deque()
+        self._batches: deque[Batch] = deque()
+        self._bytes = 0
         self._dropped = 0
         self._arrived = asyncio.Event()
 
-    def put(self, batch: ReadingBatch) -> None:
+    def put(self, batch: Batch) -> None:
         """Never waits."""
-        if len(self._batches) == QUEUE_LENGTH:
-            self._batches.popleft()
+        while self._batches and (len(self._batches) >= QUEUE_LENGTH or self._bytes + batch.size > QUEUE_BYTES):
+            self._bytes -= self._batches.popleft().size
             self._dropped += 1
         self._batches.append(batch)
+        self._bytes += batch.size
         self._arrived.set()
 
-    async def take(self) -> tuple[ReadingBatch, int]:
+    async def take(self) -> tuple[Batch, int]:
         """Waits for the next batch; with it, how many were dropped since the one before."""
         while not self._batches:
             self._arrived.clear()
             await self._arrived.wait()
         dropped, self._dropped = self._dropped, 0
-        return self._batches.popleft(), dropped
+        batch = self._batches.popleft()
+        self._bytes -= batch.size
+        return batch, dropped
 
 
 class Fanout:
@@ -47,24 +53,31 @@ class Fanout:
 
     def __init__(self) -> None:
         self.position = 0
-        self._subscriptions: set[Subscription] = set()
+        self._subscriptions: dict[Topic, set[Subscription]] = {topic: set() for topic in TOPICS}
 
     @property
     def is_idle(self) -> bool:
-        return not self._subscriptions
+        return not any(self._subscriptions.values())
+
+    def has_followers(self, topic: Topic) -> bool:
+        return bool(self._subscriptions[topic])
 
     @contextmanager
-    def subscribe(self) -> Iterator[Subscription]:
-        """A subscription to all that follows the present position, until the block ends."""
+    def subscribe(self, topic: Topic) -> Iterator[Subscription]:
+        """A subscription to all of a topic that follows the present position, until the block ends."""
         subscription = Subscription(self.position)
-        self._subscriptions.add(subscription)
+        self._subscriptions[topic].add(subscription)
         try:
             yield subscription
         finally:
-            self._subscriptions.discard(subscription)
+            self._subscriptions[topic].discard(subscription)
 
-    def give(self, batch: ReadingBatch) -> None:
-        """Puts a batch into every queue and moves the position."""
-        for subscription in self._subscriptions:
+    def give(self, batch: Batch) -> None:
+        """Puts a batch into the queues of its topic and moves the position."""
+        for subscription in self._subscriptions[batch.topic]:
             subscription.put(batch)
         self.position = batch.id
+
+    def pass_over(self, event_id: int) -> None:
+        """Moves the position past what nobody here follows."""
+        self.position = event_id

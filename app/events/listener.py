@@ -14,9 +14,9 @@ import asyncpg
 from app.chores import stop
 from app.database import CLOSE_TIMEOUT, Database
 from app.engine import UNREACHABLE
+from app.events.batches import TOPICS, load_batch
 from app.events.fanout import Fanout
-from app.events.measurements import ReadingBatch, load_batch
-from app.events.outbox import CHANNEL, Topic, find_newest_id, read_events
+from app.events.outbox import CHANNEL, find_newest_id, read_events
 
 POLL_INTERVAL = 5.0  # seconds after which it looks by itself, should a notification be lost
 PAGE = 100  # events read at a time
@@ -74,12 +74,16 @@ class Listener:
                 # With nobody listening no event is worth reading; whoever comes later begins after them.
                 newest = await find_newest_id(connection)
                 if self._fanout.is_idle and newest > self._fanout.position:
-                    self._fanout.give(ReadingBatch(newest, []))
+                    self._fanout.pass_over(newest)
             while not self._fanout.is_idle and (
-                events := await read_events(connection, self._fanout.position, [Topic.MEASUREMENTS], PAGE)
+                events := await read_events(connection, self._fanout.position, TOPICS, PAGE)
             ):
                 for event in events:
-                    self._fanout.give(await load_batch(connection, event))
+                    # Asked for each: who comes while one is loaded begins behind the one before it.
+                    if self._fanout.has_followers(event.topic):
+                        self._fanout.give(await load_batch(connection, event))
+                    else:
+                        self._fanout.pass_over(event.id)
             try:
                 async with asyncio.timeout(POLL_INTERVAL):
                     await self._wake.wait()

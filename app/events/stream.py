@@ -6,33 +6,33 @@ from collections.abc import AsyncGenerator, AsyncIterator
 
 from app.database import Database
 from app.errors import InvalidInput
+from app.events.batches import Batch, load_batch
 from app.events.fanout import Fanout
 from app.events.listener import PAGE
-from app.events.measurements import ReadingBatch, load_batch
 from app.events.outbox import Topic, find_newest_id, find_oldest_id, read_events
 
 
 async def stream_batches(
-    database: Database, fanout: Fanout, after: int | None
-) -> AsyncGenerator[tuple[ReadingBatch, int], None]:
-    """Batches with how many were dropped before each, from `after` (an event id) or from now on, without end.
+    database: Database, fanout: Fanout, topic: Topic, after: int | None
+) -> AsyncGenerator[tuple[Batch, int], None]:
+    """Batches of a topic with how many were dropped before each, from `after` (an event id) or from now on, without end.
 
     From `after` on nothing is dropped: what a slow client let fall out of its queue is read from the outbox again.
     Raises InvalidInput when the outbox no longer holds what follows `after`, or what the client let fall;
     DatabaseUnavailable when it can't be read.
     """
-    with fanout.subscribe() as subscription:
+    with fanout.subscribe(topic) as subscription:
         if after is None:
             while True:
                 yield await subscription.take()
         position = after
-        async for batch in _replay(database, position, subscription.start):
+        async for batch in _replay(database, topic, position, subscription.start):
             yield batch, 0
             position = batch.id
         while True:
             newest, dropped = await subscription.take()
             if dropped:
-                async for batch in _replay(database, position, newest.id - 1):
+                async for batch in _replay(database, topic, position, newest.id - 1):
                     yield batch, 0
                     position = batch.id
             if newest.id > position:
@@ -40,27 +40,29 @@ async def stream_batches(
                 position = newest.id
 
 
-async def _replay(database: Database, after: int, until: int) -> AsyncIterator[ReadingBatch]:
+async def _replay(database: Database, topic: Topic, after: int, until: int) -> AsyncIterator[Batch]:
     async with database.connection() as connection:
         newest = await find_newest_id(connection)
     if after > newest:
         raise InvalidInput(f"There is no event {after} yet: the newest is {newest}.", field="after")
     position = after
     while True:
-        # The connection goes back to the pool before a batch goes to the client, who may be slow.
         async with database.connection() as connection:
-            events = await read_events(connection, position, [Topic.MEASUREMENTS], PAGE)
+            events = await read_events(connection, position, [topic], PAGE)
             # Asked after the reading, so that nothing can have been forgotten in between.
             oldest = await find_oldest_id(connection)
-            batches = [await load_batch(connection, event) for event in events if event.id <= until]
         if position < oldest:
             raise InvalidInput(
-                f"The events after {position} are no longer kept: read the range with `measurements`, "
+                f"The events after {position} are no longer kept: read the range with `{topic.value}`, "
                 "and subscribe without `after`.",
                 field="after",
             )
-        if not batches:
+        events = [event for event in events if event.id <= until]
+        if not events:
             return
-        for batch in batches:
+        for event in events:
+            # One at a time, and the connection goes back to the pool before it goes to the client, who may be slow.
+            async with database.connection() as connection:
+                batch = await load_batch(connection, event)
             yield batch
             position = batch.id

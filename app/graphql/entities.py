@@ -225,12 +225,3 @@ class Machine(Row):
     @classmethod
     def view(cls, machine: StoredMachine) -> Machine:
         return cls(**msgspec.structs.asdict(machine))
-
-
-@strawberry.type(
-    description="The readings of one commit. `cursor` resumes after it; `dropped` batches before it were lost to a slow client."
-)
-class MeasurementBatch:
-    cursor: str
-    dropped: int
-    measurements: list[Measurement]

@@ -2,17 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
+from typing import TypeVar
 
 import msgspec
 import strawberry
 
-from app.errors import InvalidInput
+from app.alert import Severity
+from app.errors import InvalidInput, NotFound
+from app.events.batches import AlertChange, Batch, Row
+from app.events.outbox import Topic
 from app.events.stream import stream_batches
 from app.graphql.context import Info
-from app.graphql.entities import Measurement, MeasurementBatch
+from app.graphql.entities import Alert, Measurement, Prediction
+from app.insight.alerts import AlertAction
+from app.insight.predictions import StoredPrediction
 from app.reading import StoredReading
+from app.registry import find_machines
+
+Followed = TypeVar("Followed", bound=Row)
+Select = Callable[[Row], Followed | None]
+
+
+@strawberry.type(
+    description="The readings of one commit. `cursor` resumes after it; `dropped` batches before it were lost to a slow client."
+)
+class MeasurementBatch:
+    cursor: str
+    dropped: int
+    measurements: list[Measurement]
+
+
+@strawberry.type(
+    description="Predictions that were recorded together. `cursor` resumes after them; `dropped` batches before them were "
+    "lost to a slow client."
+)
+class PredictionEvent:
+    cursor: str
+    dropped: int
+    predictions: list[Prediction]
+
+
+@strawberry.type(
+    description="What happened to an alert, and how it stands now. `cursor` resumes after it; `dropped` events before it "
+    "were lost to a slow client."
+)
+class AlertEvent:
+    cursor: str
+    dropped: int
+    action: AlertAction
+    alert: Alert
 
 
 @strawberry.type
@@ -27,23 +67,86 @@ class Subscription:
         metrics: list[str] | None = None,
         after: str | None = None,
     ) -> AsyncGenerator[MeasurementBatch, None]:
-        context = info.context
-        rooms = context.rooms
-        machines = None if machine_ids is None else frozenset[str](machine_ids)
+        machines = await _check_machines(machine_ids)
         names = None if metrics is None else frozenset(metrics)
-        dropped_before = 0
-        async with aclosing(stream_batches(rooms.database, rooms.fanout, _read_cursor(after))) as batches:
-            async for batch, dropped in batches:
-                dropped_before += dropped
-                readings = [kept for reading in batch.readings if (kept := _select(reading, machines, names))]
-                if readings:
-                    context.forget_loaded()
-                    yield MeasurementBatch(
-                        cursor=str(batch.id),
-                        dropped=dropped_before,
-                        measurements=[Measurement.view(reading) for reading in readings],
-                    )
-                    dropped_before = 0
+
+        def select(row: Row) -> StoredReading | None:
+            assert isinstance(row, StoredReading)  # noqa: S101 - by the topic
+            return _take_metrics(row, names) if machines is None or row.machine_id in machines else None
+
+        async with aclosing(_follow(info, Topic.MEASUREMENTS, after, select)) as batches:
+            async for batch, dropped, readings in batches:
+                views = [Measurement.view(reading) for reading in readings]
+                yield MeasurementBatch(cursor=str(batch.id), dropped=dropped, measurements=views)
+
+    @strawberry.subscription(
+        description="Predictions, as they are recorded. `after` resumes from a cursor with nothing missed."
+    )
+    async def predictions(
+        self, info: Info, machine_ids: list[strawberry.ID] | None = None, after: str | None = None
+    ) -> AsyncGenerator[PredictionEvent, None]:
+        machines = await _check_machines(machine_ids)
+
+        def select(row: Row) -> StoredPrediction | None:
+            assert isinstance(row, StoredPrediction)  # noqa: S101 - as above
+            return row if machines is None or row.machine_id in machines else None
+
+        async with aclosing(_follow(info, Topic.PREDICTIONS, after, select)) as batches:
+            async for batch, dropped, predictions in batches:
+                views = [Prediction.view(prediction) for prediction in predictions]
+                yield PredictionEvent(cursor=str(batch.id), dropped=dropped, predictions=views)
+
+    @strawberry.subscription(
+        description="What happens to alerts, one by one, of those that are or were at least of `minSeverity`. "
+        "`after` resumes from a cursor with nothing missed."
+    )
+    async def alerts(
+        self,
+        info: Info,
+        machine_ids: list[strawberry.ID] | None = None,
+        min_severity: Severity = Severity.LOW,
+        after: str | None = None,
+    ) -> AsyncGenerator[AlertEvent, None]:
+        machines = await _check_machines(machine_ids)
+        severe = frozenset(list(Severity)[list(Severity).index(min_severity) :])
+
+        def select(row: Row) -> AlertChange | None:
+            assert isinstance(row, AlertChange)  # noqa: S101 - as above
+            wanted = row.severity in severe and (machines is None or row.alert.machine_id in machines)
+            return row if wanted else None
+
+        async with aclosing(_follow(info, Topic.ALERTS, after, select)) as batches:
+            async for batch, dropped, (change,) in batches:
+                alert = Alert.view(change.alert)
+                yield AlertEvent(cursor=str(batch.id), dropped=dropped, action=change.action, alert=alert)
+
+
+async def _follow(
+    info: Info, topic: Topic, after: str | None, select: Select[Followed]
+) -> AsyncGenerator[tuple[Batch, int, list[Followed]], None]:
+    """The batches of which something is wanted, how many were dropped since the last of them, and what is wanted."""
+    context = info.context
+    rooms = context.rooms
+    dropped_before = 0
+    async with aclosing(stream_batches(rooms.database, rooms.fanout, topic, _read_cursor(after))) as batches:
+        async for batch, dropped in batches:
+            dropped_before += dropped
+            rows = [kept for row in batch.rows if (kept := select(row)) is not None]
+            if rows:
+                context.forget_loaded()
+                yield batch, dropped_before, rows
+                dropped_before = 0
+
+
+async def _check_machines(machine_ids: list[strawberry.ID] | None) -> frozenset[str] | None:
+    """None follows all machines. Whoever misspells one would wait for it in vain."""
+    if machine_ids is None:
+        return None
+    known = await find_machines(machine_ids)
+    unknown = [machine_id for machine_id in machine_ids if machine_id not in known]
+    if unknown:
+        raise NotFound(f"No machine {unknown[0]!r} is registered.", field="machineIds")
+    return frozenset(machine_ids)
 
 
 def _read_cursor(after: str | None) -> int | None:
@@ -55,12 +158,8 @@ def _read_cursor(after: str | None) -> int | None:
     return int(after)
 
 
-def _select(
-    reading: StoredReading, machines: frozenset[str] | None, names: frozenset[str] | None
-) -> StoredReading | None:
+def _take_metrics(reading: StoredReading, names: frozenset[str] | None) -> StoredReading | None:
     """The reading with the metrics that are wanted; None where nothing of it is."""
-    if machines is not None and reading.machine_id not in machines:
-        return None
     if names is None:
         return reading
     metrics = {name: value for name, value in reading.metrics.items() if name in names}
