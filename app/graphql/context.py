@@ -51,6 +51,11 @@ class Context(BaseContext, kw_only=True):
     def make(cls, rooms: Rooms) -> Context:
         return cls(rooms=rooms, now=read_clock(), loaders=Loaders(rooms.database))
 
+    @property
+    def last_event_id(self) -> str | None:
+        """The cursor that a browser was at when its event stream broke off, and which it sends by itself."""
+        return None if self.request is None else self.request.headers.get("last-event-id")
+
     def begin_operation(self) -> Context:
         return msgspec.structs.replace(self, now=read_clock(), loaders=Loaders(self.rooms.database))
 

@@ -1,4 +1,4 @@
-"""`/graphql`: POST and WebSocket (graphql-transport-ws), through Strawberry's controller for Litestar.
+"""`/graphql`: POST, WebSocket (graphql-transport-ws) and Server-Sent Events, through Strawberry's controller for Litestar.
 
 No page is served for browsers: Strawberry's GraphiQL loads its scripts from a CDN, which a plant's network may not reach.
 """
@@ -14,11 +14,12 @@ from litestar import Controller, Request, Response
 from litestar.background_tasks import BackgroundTasks
 from litestar.di import Provide
 from strawberry.litestar import make_graphql_controller
-from strawberry.subscriptions import GRAPHQL_TRANSPORT_WS_PROTOCOL
+from strawberry.subscriptions import GRAPHQL_SSE_PROTOCOL, GRAPHQL_TRANSPORT_WS_PROTOCOL
 
 from app.graphql.context import Context, Rooms
 from app.graphql.protection import Protection
 from app.graphql.schema import make_served_schema
+from app.graphql.sse import EventStream
 
 
 def make_controller(rooms: Rooms, protection: Protection) -> type[Controller]:
@@ -33,12 +34,13 @@ def make_controller(rooms: Rooms, protection: Protection) -> type[Controller]:
         graphql_ide=None,
         allow_queries_via_get=False,
         context_getter=get_context,
-        subscription_protocols=(GRAPHQL_TRANSPORT_WS_PROTOCOL,),
+        subscription_protocols=(GRAPHQL_TRANSPORT_WS_PROTOCOL, GRAPHQL_SSE_PROTOCOL),
     )
 
     class GraphQLController(base):  # type: ignore[misc, valid-type]  # made by a function, as Strawberry offers it
         # Strawberry would make the empty response in a thread of its own.
         dependencies = {**base.dependencies, "response": Provide(_make_response, sync_to_thread=False)}  # noqa: RUF012 - Litestar's way
+        stream_transport_classes_by_protocol = {GRAPHQL_SSE_PROTOCOL: EventStream}  # noqa: RUF012 - Strawberry's way
 
         def encode_json(self, data: object) -> bytes:
             return msgspec.json.encode(data)

@@ -128,7 +128,9 @@ async def _follow(
     context = info.context
     rooms = context.rooms
     dropped_before = 0
-    async with aclosing(stream_batches(rooms.database, rooms.fanout, topic, _read_cursor(after))) as batches:
+    # Newer than the argument, which is as it was at the first connection.
+    position = _read_cursor(context.last_event_id or after)
+    async with aclosing(stream_batches(rooms.database, rooms.fanout, topic, position)) as batches:
         async for batch, dropped in batches:
             dropped_before += dropped
             rows = [kept for row in batch.rows if (kept := select(row)) is not None]
