@@ -38,11 +38,27 @@ def _length(values: object) -> int:
     return len(dict.fromkeys(map(str, values))) if isinstance(values, list) else 1
 
 
+def _count_given(name: str) -> Callable[[Mapping[str, Any]], int]:
+    """As many as an argument lists."""
+
+    def count(arguments: Mapping[str, Any]) -> int:
+        given = arguments.get(name)
+        return len(given) if isinstance(given, list) else 1
+
+    return count
+
+
 # How many objects a list holds, by type and field.
 LISTS: Final[Mapping[str, Callable[[Mapping[str, Any]], int]]] = {
     "Query.series": _count_series,
     "Machine.series": _count_series,
+    "Mutation.registerMachines": _count_given("machines"),
+    "Mutation.recordPredictions": _count_given("predictions"),
+    "Mutation.acknowledgeAlerts": _count_given("alertIds"),
+    "Mutation.resolveAlerts": _count_given("alertIds"),
+    "Alert.transitions": lambda _: 5,
     "MeasurementBatch.measurements": lambda _: 100,
+    "PredictionEvent.predictions": lambda _: 100,
     "IngestResult.rejected": lambda _: 10,
     "Storage.hypertables": lambda _: 10,
     "__Schema.types": lambda _: 200,
@@ -77,7 +93,7 @@ def count_points(arguments: Mapping[str, Any], now: datetime) -> int:
     # What is beyond MAX_POINTS is refused by its own name, before anything is read.
     points = most if isinstance(most, int) and most <= MAX_POINTS else 0
     start, end = _read_instant(arguments.get("from")), _read_instant(arguments.get("to")) or now
-    bucket = _read(arguments.get("bucket"), timedelta)
+    bucket: timedelta | None = _read(arguments.get("bucket"), timedelta)
     if start is None or bucket is None or bucket <= timedelta(0):
         return points
     return max(min(points, math.ceil((end - start) / bucket)), 0)
