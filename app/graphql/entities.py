@@ -10,6 +10,7 @@ import strawberry
 
 from app.alert import AlertState, AlertType, Severity
 from app.errors import NotFound
+from app.graphql.aggregates import aggregate
 from app.graphql.connections import connect
 from app.graphql.context import Info
 from app.graphql.scalars import Json, Metrics
@@ -221,6 +222,11 @@ class Machine(Row):
     predictions = connect(PREDICTIONS, Prediction, owned=True)
     esg_records = connect(ESG_RECORDS, EsgRecord, owned=True)
     alerts = connect(ALERTS, Alert, owned=True)
+    measurements_aggregate = aggregate(MEASUREMENTS, owned=True)
+    features_aggregate = aggregate(FEATURES, owned=True)
+    predictions_aggregate = aggregate(PREDICTIONS, owned=True)
+    esg_records_aggregate = aggregate(ESG_RECORDS, owned=True)
+    alerts_aggregate = aggregate(ALERTS, owned=True)
 
     @classmethod
     def view(cls, machine: StoredMachine) -> Machine:

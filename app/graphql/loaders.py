@@ -9,6 +9,7 @@ import msgspec
 from strawberry.dataloader import DataLoader
 
 from app.database import Database
+from app.history.aggregates import AggregateRequest, Group, find_groups_by_machine
 from app.history.clauses import Clause
 from app.history.machines import find_latest, find_machine_pulses
 from app.history.pages import Page, PageRequest, count_rows_by_machine, find_pages
@@ -33,6 +34,9 @@ class Loaders:
         self.pulse: DataLoader[str, Pulse | None] = DataLoader(self._load_pulses)
         self.series: DataLoader[tuple[str, SeriesQuestion], list[SeriesColumns]] = DataLoader(self._load_series)
         self.page: DataLoader[tuple[str, tuple[TableShape, PageRequest]], Page] = DataLoader(self._load_pages)
+        self.groups: DataLoader[tuple[str, tuple[TableShape, AggregateRequest]], list[Group]] = DataLoader(
+            self._load_groups
+        )
         self.count: DataLoader[tuple[str, tuple[TableShape, Clause]], int] = DataLoader(self._load_counts)
 
         self.transitions: DataLoader[int, list[Transition]] = DataLoader(self._load_transitions)
@@ -66,6 +70,13 @@ class Loaders:
         async def load(machine_ids: Sequence[str], asked: tuple[TableShape, PageRequest]) -> list[Page]:
             async with self._database.connection() as connection:
                 return await find_pages(connection, *asked, machine_ids)
+
+        return await _load_alike(keys, load)
+
+    async def _load_groups(self, keys: list[tuple[str, tuple[TableShape, AggregateRequest]]]) -> list[list[Group]]:
+        async def load(machine_ids: Sequence[str], asked: tuple[TableShape, AggregateRequest]) -> list[list[Group]]:
+            async with self._database.connection() as connection:
+                return await find_groups_by_machine(connection, *asked, machine_ids)
 
         return await _load_alike(keys, load)
 

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import strawberry
 
+from app.graphql.aggregates import aggregate
 from app.graphql.connections import connect
 from app.graphql.context import Info
 from app.graphql.entities import Alert, EsgRecord, Feature, Machine, Measurement, Prediction
@@ -38,6 +39,12 @@ class Query:
     predictions = connect(PREDICTIONS, Prediction)
     esg_records = connect(ESG_RECORDS, EsgRecord)
     alerts = connect(ALERTS, Alert)
+    machines_aggregate = aggregate(MACHINES)
+    measurements_aggregate = aggregate(MEASUREMENTS)
+    features_aggregate = aggregate(FEATURES)
+    predictions_aggregate = aggregate(PREDICTIONS)
+    esg_records_aggregate = aggregate(ESG_RECORDS)
+    alerts_aggregate = aggregate(ALERTS)
 
     @strawberry.field(
         description="One Series per machine and metric, in the order asked for; "

@@ -60,6 +60,7 @@ LISTS: Final[Mapping[str, Callable[[Mapping[str, Any]], int]]] = {
     "MeasurementBatch.measurements": lambda _: 100,
     "PredictionEvent.predictions": lambda _: 100,
     "IngestResult.rejected": lambda _: 10,
+    "MeasurementGroup.metrics": _count_given("names"),
     "Storage.hypertables": lambda _: 10,
     "__Schema.types": lambda _: 200,
     "__Schema.directives": lambda _: 5,

@@ -162,9 +162,12 @@ class TableShape:
     def rank(self, name: str, sql: str) -> str:
         """What rows are put in order by, where `sql` is the field's value."""
         choices = self.fields[name].choices
-        if choices is None:
-            return sql
-        return "array_position(ARRAY[{}], {})".format(", ".join(f"'{choice.value}'" for choice in choices), sql)
+        return sql if choices is None else f"array_position({_write_array(choices)}, {sql})"
+
+    def unrank(self, name: str, sql: str) -> str:
+        """The field's value, where `sql` is what `rank` has made of it."""
+        choices = self.fields[name].choices
+        return sql if choices is None else f"({_write_array(choices)})[{sql}]"
 
     def select(self, row: str) -> str:
         """All fields, for a SELECT or a RETURNING, each under its name."""
@@ -173,6 +176,10 @@ class TableShape:
     def decode(self, record: Record) -> dict[str, Any]:
         """What `select` has answered, as it goes to a client."""
         return {name: each.decode(record[name]) for name, each in self.fields.items()}
+
+
+def _write_array(choices: type[Enum]) -> str:
+    return "ARRAY[{}]".format(", ".join(f"'{choice.value}'" for choice in choices))
 
 
 _ID = Field(Kind.TEXT_ID)
