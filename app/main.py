@@ -99,6 +99,7 @@ def create_app(settings: Settings | None = None) -> Litestar:
         fanout=fanout,
         liveness=LivenessLimits(settings.stale_after, settings.silent_after),
         declared=find_hypertables(APP_CONFIG.table_classes),
+        max_page_rows=settings.max_page_rows,
     )
     tables = [table._meta.tablename for table in APP_CONFIG.table_classes]
 

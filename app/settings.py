@@ -101,6 +101,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_metrics: Annotated[
         Annotated[int, Meta(ge=1, le=10_000)], Meta(description="How many metrics one reading may have.")
     ] = 256
+    max_page_rows: Annotated[
+        Annotated[int, Meta(ge=1, le=1_000_000)],
+        Meta(description="How many rows one page of a GraphQL connection may have, and how many groups an aggregate."),
+    ] = 10_000
     ingest_queue_bytes: Annotated[
         Annotated[int, Meta(ge=1024)],
         Meta(

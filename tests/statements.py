@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import asyncpg
 import pytest
 
+from app.chores import repeat
+
 
 def count_statements(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The statements that fetch something, as they come from now on, of every connection of this process."""
+    """The statements that fetch something, as they come from now on, of every connection of this process; less those of
+    chores, which come any time."""
     statements: list[str] = []
     original: Any = asyncpg.Connection._execute  # type: ignore[attr-defined]  # every statement passes through it
 
     async def count(self: Any, query: str, *args: Any, **kwargs: Any) -> Any:
-        statements.append(query)
+        task = asyncio.current_task()
+        if task is None or task.get_coro().__name__ != repeat.__name__:  # type: ignore[union-attr]  # a coroutine has a name
+            statements.append(query)
         return await original(self, query, *args, **kwargs)
 
     monkeypatch.setattr(asyncpg.Connection, "_execute", count)

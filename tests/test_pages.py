@@ -19,8 +19,10 @@ import pytest
 
 from app.errors import InvalidInput
 from app.history.clauses import Clause
+from app.history.fields import Field, Kind
 from app.history.pages import Page, PageRequest, count_rows, count_rows_by_machine, find_page, find_pages
-from app.history.shapes import MACHINES, MEASUREMENTS, Field, Kind, Ordering, TableShape
+from app.history.shapes import MACHINES, MEASUREMENTS, Ordering, TableShape
+from tests.conftest import run_service
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 Order: TypeAlias = tuple[Ordering, ...]
@@ -253,10 +255,10 @@ async def test_without_a_size_a_page_has_a_hundred_rows(connection: Connection) 
 @pytest.mark.parametrize(
     ("request_", "message", "field"),
     [
-        (PageRequest(first=-1), "first must be from 0 to 10,000.", "first"),
-        (PageRequest(first=10_001), "first must be from 0 to 10,000.", "first"),
-        (PageRequest(last=-1), "last must be from 0 to 10,000.", "last"),
-        (PageRequest(last=10_001), "last must be from 0 to 10,000.", "last"),
+        (PageRequest(first=-1), "first must be from 0 to 10,000 (AURUM_MAX_PAGE_ROWS).", "first"),
+        (PageRequest(first=10_001), "first must be from 0 to 10,000 (AURUM_MAX_PAGE_ROWS).", "first"),
+        (PageRequest(last=-1), "last must be from 0 to 10,000 (AURUM_MAX_PAGE_ROWS).", "last"),
+        (PageRequest(last=10_001), "last must be from 0 to 10,000 (AURUM_MAX_PAGE_ROWS).", "last"),
         (PageRequest(first=1, last=1), "Ask for first or for last, not for both.", "last"),
     ],
 )
@@ -458,3 +460,24 @@ async def test_rows_are_counted_over_all_pages(
 def test_a_value_of_a_cursor_is_restored_exactly(kind: Kind, value: object, restored: object) -> None:
     assert Field(kind).restore(value) == restored
     assert Field(kind, nullable=True).restore(None) is None
+
+
+async def test_how_many_rows_a_page_may_have_is_set(database_url: str) -> None:
+    async with run_service(database_url, AURUM_MAX_PAGE_ROWS="2") as service:
+        await service.register("A", "B", "C")
+        page = (await service.ask("{ machines { nodes { machineId } pageInfo { hasNextPage } } }"))["machines"]
+        assert page == {"nodes": [{"machineId": "A"}, {"machineId": "B"}], "pageInfo": {"hasNextPage": True}}
+        groups = await service.ask("{ machinesAggregate(groupBy: { columns: [MACHINE_TYPE] }) { count } }")
+        assert groups == {"machinesAggregate": [{"count": 3.0}]}
+        for query, field, message in (
+            ("machines(first: 3) { totalCount }", "first", "first must be from 0 to 2 (AURUM_MAX_PAGE_ROWS)."),
+            ("machines(last: 3) { totalCount }", "last", "last must be from 0 to 2 (AURUM_MAX_PAGE_ROWS)."),
+            (
+                "machinesAggregate(groupBy: { columns: [MACHINE_ID] }) { count }",
+                "groupBy",
+                "groupBy makes more than 2 groups (AURUM_MAX_PAGE_ROWS): choose fewer columns or a longer bucket, "
+                "or ask for the first of them.",
+            ),
+        ):
+            error = await service.refuse(f"{{ {query} }}")
+            assert (error["extensions"]["field"], error["message"]) == (field, message)

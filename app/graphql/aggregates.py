@@ -27,8 +27,9 @@ from app.history.aggregates import (
     list_instants,
 )
 from app.history.buckets import Bucket
+from app.history.fields import Field, Kind
 from app.history.pages import ROW
-from app.history.shapes import Field, Kind, TableShape
+from app.history.shapes import TableShape
 
 _TYPES: dict[Kind, Any] = {
     Kind.TEXT_ID: strawberry.ID,
@@ -172,6 +173,7 @@ def aggregate(shape: TableShape, *, owned: bool = False) -> Any:
             figures=figures,
             metrics=metrics,
             first=first,
+            most=info.context.rooms.max_page_rows,
         )
         if owned:
             groups = await info.context.loaders.groups.load((self.machine_id, (shape, request)))

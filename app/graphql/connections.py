@@ -10,8 +10,9 @@ from app.graphql.context import Info
 from app.graphql.filters import read_order, read_where
 from app.graphql.inputs import ORDERS, WHERES
 from app.history.clauses import Clause
+from app.history.fields import Record
 from app.history.pages import ROW, Page, PageRequest, count_rows, find_page
-from app.history.shapes import Record, TableShape
+from app.history.shapes import TableShape
 
 Node = TypeVar("Node")
 
@@ -83,9 +84,9 @@ def connect(shape: TableShape, entity: type[Entity], *, owned: bool = False) -> 
         last: int | None = None,
         before: str | None = None,
     ) -> Any:
-        request = PageRequest(
-            read_where(shape, where, row=ROW), read_order(shape, order_by), first, after, last, before
-        )
+        kept = read_where(shape, where, row=ROW)
+        most = info.context.rooms.max_page_rows
+        request = PageRequest(kept, read_order(shape, order_by), first, after, last, before, most)
         owner = self.machine_id if owned else None
         if owner is not None:
             page = await info.context.loaders.page.load((owner, (shape, request)))

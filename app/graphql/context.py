@@ -23,7 +23,8 @@ from app.timescale.hypertable import Hypertable
 
 @dataclass(frozen=True)
 class Rooms:
-    """What `main` has wired together for the resolvers; `declared` are the hypertables by table name."""
+    """What `main` has wired together for the resolvers; `declared` are the hypertables by table name, `max_page_rows` is
+    how many rows a page, and groups an aggregate, may have."""
 
     database: Database
     writer: Writer
@@ -31,6 +32,7 @@ class Rooms:
     fanout: Fanout
     liveness: LivenessLimits
     declared: Mapping[str, Hypertable]
+    max_page_rows: int
 
 
 class Context(BaseContext, kw_only=True):

@@ -16,10 +16,11 @@ from app.graphql.context import Info
 from app.graphql.scalars import Json, Metrics
 from app.graphql.types import Series, make_question
 from app.history.columns import Fill
+from app.history.fields import Record
 from app.history.machines import judge_machine
 from app.history.pages import PageRequest
 from app.history.series import Aggregate
-from app.history.shapes import ALERTS, ESG_RECORDS, FEATURES, MACHINES, MEASUREMENTS, PREDICTIONS, Record, TableShape
+from app.history.shapes import ALERTS, ESG_RECORDS, FEATURES, MACHINES, MEASUREMENTS, PREDICTIONS, TableShape
 from app.insight.alerts import AlertAction, StoredAlert
 from app.insight.predictions import StoredPrediction
 from app.liveness.pulse import Liveness

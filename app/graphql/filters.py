@@ -16,7 +16,8 @@ from app.errors import InvalidInput
 from app.graphql.inputs import Direction, Nulls, name_attribute
 from app.history.clauses import Clause
 from app.history.conditions import Operator, list_operators, write_condition, write_related
-from app.history.shapes import SHAPES, Field, Ordering, TableShape
+from app.history.fields import Field
+from app.history.shapes import SHAPES, Ordering, TableShape
 
 MOST_CONDITIONS = 200
 DEEPEST = 8  # levels of and, or, not and relations within each other

@@ -15,7 +15,8 @@ from strawberry.utils.str_converters import to_camel_case
 from app.alert import AlertState, AlertType, Severity
 from app.graphql.scalars import Json
 from app.history.conditions import Operator, list_operators
-from app.history.shapes import SHAPES, Field, Kind, TableShape
+from app.history.fields import Field, Kind
+from app.history.shapes import SHAPES, TableShape
 
 for _choices in (Severity, AlertType, AlertState):
     strawberry.enum(_choices, description=_choices.__doc__)

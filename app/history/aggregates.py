@@ -19,8 +19,9 @@ from app.database import Connection
 from app.errors import InvalidInput
 from app.history.buckets import Bucket
 from app.history.clauses import Clause
-from app.history.pages import MAX_PAGE, ROW
-from app.history.shapes import Kind, TableShape
+from app.history.fields import Kind
+from app.history.pages import MOST_ROWS, ROW
+from app.history.shapes import TableShape
 
 MOST_METRICS = 100  # names of metrics that are summed up at once
 BUCKET = "bucket"  # the column of a group's key that holds where its bucket begins
@@ -66,7 +67,7 @@ class AggregateRequest:
     figures: tuple[tuple[Figure, str], ...] = ()
     metrics: tuple[str, ...] = ()
     first: int | None = None
-    most: int = MAX_PAGE
+    most: int = MOST_ROWS
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ from typing import Any
 
 from app.errors import InvalidInput
 from app.history.clauses import Clause
-from app.history.shapes import SHAPES, Field, Kind, TableShape
+from app.history.fields import Field, Kind
+from app.history.shapes import SHAPES, TableShape
 
 LONGEST_PATTERN = 1000  # characters
 

@@ -16,7 +16,8 @@ import msgspec
 
 from app.errors import InvalidInput
 from app.history.clauses import Clause
-from app.history.shapes import Ordering, Record, TableShape
+from app.history.fields import Record
+from app.history.shapes import Ordering, TableShape
 
 
 def complete_order(shape: TableShape, order: Sequence[Ordering]) -> tuple[Ordering, ...]:

@@ -20,14 +20,15 @@ from app.history.clauses import Clause
 from app.history.keyset import complete_order, read_cursor, reverse_order, write_beyond, write_cursor, write_order
 from app.history.shapes import Ordering, TableShape
 
-MAX_PAGE = 10_000  # rows
+MOST_ROWS = 10_000  # of a page, where nobody says otherwise
 DEFAULT_PAGE = 100  # rows
 ROW = "r"  # what a page's statement calls the row that its conditions are about
 
 
 @dataclass(frozen=True)
 class PageRequest:
-    """Relay's arguments; `where` is about the row ROW. Without `first` and `last` a page has DEFAULT_PAGE rows."""
+    """Relay's arguments; `where` is about the row ROW. Without `first` and `last` a page has DEFAULT_PAGE rows, or `most`
+    where that is less."""
 
     where: Clause = field(default_factory=lambda: Clause.all_of([]))
     order: tuple[Ordering, ...] = ()
@@ -35,6 +36,7 @@ class PageRequest:
     after: str | None = None
     last: int | None = None
     before: str | None = None
+    most: int = MOST_ROWS
 
 
 @dataclass(frozen=True)
@@ -143,8 +145,8 @@ def _check_size(request: PageRequest) -> int:
     if request.first is not None and request.last is not None:
         raise InvalidInput("Ask for first or for last, not for both.", field="last")
     for name, size in (("first", request.first), ("last", request.last)):
-        if size is not None and not 0 <= size <= MAX_PAGE:
-            raise InvalidInput(f"{name} must be from 0 to {MAX_PAGE:,}.", field=name)
+        if size is not None and not 0 <= size <= request.most:
+            raise InvalidInput(f"{name} must be from 0 to {request.most:,} (AURUM_MAX_PAGE_ROWS).", field=name)
     if request.first is not None:
         return request.first
-    return DEFAULT_PAGE if request.last is None else request.last
+    return min(DEFAULT_PAGE, request.most) if request.last is None else request.last
