@@ -6,6 +6,7 @@ What is right is found by sorting all rows in Python.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -18,9 +19,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from app.alert import AlertState, AlertType, Severity
+from app.database import probe_edition
 from app.history.keyset import complete_order
-from app.history.pages import PageRequest, find_page
-from app.history.shapes import ALERTS, PREDICTIONS, Ordering, TableShape
+from app.history.pages import PageRequest, find_page, write_page
+from app.history.shapes import ALERTS, MEASUREMENTS, PREDICTIONS, Ordering, TableShape
 from tests.client import ServiceClient
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
@@ -238,6 +240,35 @@ async def test_a_cursor_belongs_to_where_its_order_has_nulls(seeded: ServiceClie
     error = await seeded.refuse(query, after=cursor, nulls="FIRST")
     assert error["message"] == "after is a cursor of another orderBy: start again without it."
     assert error["extensions"] == {"code": "BAD_USER_INPUT", "field": "after"}
+
+
+@pytest.mark.parametrize(
+    "order",
+    [
+        (Ordering("timestamp", descending=True),),
+        (Ordering("timestamp", descending=True), Ordering("created_at")),
+        (Ordering("timestamp"), Ordering("created_at", descending=True)),
+    ],
+)
+async def test_a_page_behind_a_cursor_opens_no_chunk_before_it(
+    connection: Connection, order: tuple[Ordering, ...]
+) -> None:
+    edition = await probe_edition(connection, timescale="auto")
+    if not edition.has_hypertables:
+        pytest.skip("the server has no TimescaleDB")
+    await connection.execute(
+        """
+        SET plan_cache_mode = 'force_custom_plan';
+        INSERT INTO machines (machine_id, machine_type, location) VALUES ('a', 'x', 'x');
+        INSERT INTO raw_measurements (machine_id, timestamp, metrics)
+          SELECT 'a', '2026-01-01T12:00:00Z'::timestamptz + n * interval '1 day', '{}' FROM generate_series(1, 20) AS n
+        """
+    )
+    seventh = (await find_page(connection, MEASUREMENTS, PageRequest(order=order, first=7))).cursors[-1]
+    statement, arguments = write_page(MEASUREMENTS, PageRequest(order=order, after=seventh), row="r").number()
+    plan = "\n".join(row[0] for row in await connection.fetch(f"EXPLAIN {statement}", *arguments))
+    # The cursor's own, and those of the 13 days behind it.
+    assert len(set(re.findall(r" on (_hyper_\w+_chunk)", plan))) == 14, plan
 
 
 def test_states_are_named_in_the_order_of_an_alert_s_life() -> None:

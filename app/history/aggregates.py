@@ -59,7 +59,7 @@ def list_figures(shape: TableShape, figure: Figure) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class AggregateRequest:
-    """What is asked; `where` is about the row ROW. `metrics` are names in a field of the kind METRICS."""
+    """What is asked; `where` is about one row. `metrics` are names in a field of the kind METRICS."""
 
     where: Clause = field(default_factory=lambda: Clause.all_of([]))
     columns: tuple[str, ...] = ()
@@ -89,26 +89,27 @@ class _Output:
     outer: Clause
 
 
-def write_aggregate(shape: TableShape, request: AggregateRequest, owned: Clause | None = None) -> Clause:
-    """Selects the groups, and one more than there may be where there is one. `owned` is one more condition.
+def write_aggregate(shape: TableShape, request: AggregateRequest, *, row: str, owned: Clause | None = None) -> Clause:
+    """Selects the groups, and one more than there may be where there is one. `row` is the alias that `where` and `owned`, one more
+    condition, are about.
 
     The columns are `key_NAME` for each column, `bucket`, `count`, FIGURE_NAME, and `mN_FIGURE` for the Nth metric.
     """
     _check(request)
     where = Clause.all_of([request.where] if owned is None else [owned, request.where])
-    keys = _write_keys(shape, request)
+    keys = _write_keys(shape, request, row)
     outputs = [
         *keys,
         _Output("count", Clause("count(*)"), Clause("groups.count")),
-        *(_write_figure(shape, figure, name) for figure, name in request.figures),
-        *_write_metrics(shape, request.metrics),
+        *(_write_figure(shape, figure, name, row) for figure, name in request.figures),
+        *_write_metrics(shape, request.metrics, row),
     ]
     inner = ", ".join(f"{each.inner.sql} AS {each.name}" for each in outputs)
     outer = ", ".join(f"{each.outer.sql} AS {each.name}" for each in outputs)
     places = ", ".join(str(place) for place, _ in enumerate(keys, 1))
     limit = request.most + 1 if request.first is None else request.first
     return Clause(
-        f"SELECT {outer} FROM (SELECT {inner} FROM {shape.name} AS {ROW} WHERE {where.sql}"
+        f"SELECT {outer} FROM (SELECT {inner} FROM {shape.name} AS {row} WHERE {where.sql}"
         + (
             f" GROUP BY {places}) AS groups ORDER BY {_write_order(shape, request, 'groups')}"
             if keys
@@ -123,13 +124,13 @@ def write_aggregate(shape: TableShape, request: AggregateRequest, owned: Clause 
     )
 
 
-def _write_keys(shape: TableShape, request: AggregateRequest) -> list[_Output]:
+def _write_keys(shape: TableShape, request: AggregateRequest, row: str) -> list[_Output]:
     keys = [
-        _Output(f"key_{name}", Clause(shape.express(name, ROW)), Clause(f"groups.key_{name}"))
+        _Output(f"key_{name}", Clause(shape.express(name, row)), Clause(f"groups.key_{name}"))
         for name in request.columns
     ]
     if request.bucket is not None:
-        group = request.bucket.write_group(shape.express(request.bucket.column, ROW))
+        group = request.bucket.write_group(shape.express(request.bucket.column, row))
         keys.append(_Output(BUCKET, group, request.bucket.write_start(f"groups.{BUCKET}")))
     return keys
 
@@ -139,17 +140,17 @@ def _write_order(shape: TableShape, request: AggregateRequest, row: str) -> str:
     return ", ".join([*terms, f"{row}.{BUCKET}"] if request.bucket is not None else terms)
 
 
-def _write_figure(shape: TableShape, figure: Figure, name: str) -> _Output:
+def _write_figure(shape: TableShape, figure: Figure, name: str, row: str) -> _Output:
     output = f"{figure.value}_{name}"
-    expression = shape.rank(name, shape.express(name, ROW))
+    expression = shape.rank(name, shape.express(name, row))
     return _Output(output, Clause(f"{figure.value}({expression})"), Clause(shape.unrank(name, f"groups.{output}")))
 
 
-def _write_metrics(shape: TableShape, names: Sequence[str]) -> list[_Output]:
+def _write_metrics(shape: TableShape, names: Sequence[str], row: str) -> list[_Output]:
     column = next((name for name, each in shape.fields.items() if each.kind is Kind.METRICS), None)
     if column is None or not names:
         return []
-    value = f"({shape.express(column, ROW)} -> $$::text)::float8"
+    value = f"({shape.express(column, row)} -> $$::text)::float8"
     return [
         _Output(f"m{place}_{word}", Clause(f"{word}({value})", (name,)), Clause(f"groups.m{place}_{word}"))
         for place, name in enumerate(names)
@@ -159,14 +160,14 @@ def _write_metrics(shape: TableShape, names: Sequence[str]) -> list[_Output]:
 
 async def find_groups(connection: Connection, shape: TableShape, request: AggregateRequest) -> list[Group]:
     """The groups asked for, in one statement. Without anything to group by it's one, of no rows too."""
-    return _read_groups(shape, request, await _fetch(connection, write_aggregate(shape, request)))
+    return _read_groups(shape, request, await _fetch(connection, write_aggregate(shape, request, row=ROW)))
 
 
 async def find_groups_by_machine(
     connection: Connection, shape: TableShape, request: AggregateRequest, machine_ids: Sequence[str]
 ) -> list[list[Group]]:
     """The same of each of these machines' rows, in one statement."""
-    groups = write_aggregate(shape, request, Clause(f"{ROW}.machine_id = owner"))
+    groups = write_aggregate(shape, request, row=ROW, owned=Clause(f"{ROW}.machine_id = owner"))
     order = _write_order(shape, request, "page")
     rows = await _fetch(
         connection,

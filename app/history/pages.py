@@ -22,12 +22,12 @@ from app.history.shapes import Ordering, TableShape
 
 MOST_ROWS = 10_000  # of a page, where nobody says otherwise
 DEFAULT_PAGE = 100  # rows
-ROW = "r"  # what a page's statement calls the row that its conditions are about
+ROW = "r"  # the alias of the row that a condition is about, in the statements that are run here
 
 
 @dataclass(frozen=True)
 class PageRequest:
-    """Relay's arguments; `where` is about the row ROW. Without `first` and `last` a page has DEFAULT_PAGE rows, or `most`
+    """Relay's arguments; `where` is about one row. Without `first` and `last` a page has DEFAULT_PAGE rows, or `most`
     where that is less."""
 
     where: Clause = field(default_factory=lambda: Clause.all_of([]))
@@ -49,34 +49,39 @@ class Page:
     has_previous: bool
 
 
-def write_page(shape: TableShape, request: PageRequest, owned: Clause | None = None) -> Clause:
-    """Selects a page's rows, and one more where there is one, in the order in which they are walked: `last` rows come
-    last to first. `owned` is one more condition."""
+def write_page(shape: TableShape, request: PageRequest, *, row: str, owned: Clause | None = None) -> Clause:
+    """Selects all fields of a page's rows, in the order of `write_page_source`."""
+    source = write_page_source(shape, request, row=row, owned=owned)
+    return Clause(f"SELECT {shape.select(row)} {source.sql}", source.arguments)
+
+
+def write_page_source(shape: TableShape, request: PageRequest, *, row: str, owned: Clause | None = None) -> Clause:
+    """What stands behind a page's SELECT: its rows, and one more where there is one, in the order in which they are walked,
+    so that `last` rows come last to first. `row` is their alias, which `where` and `owned`, one more condition, are about."""
     size = _check_size(request)
     order = complete_order(shape, request.order)
     conditions = [request.where] if owned is None else [owned, request.where]
     if request.after is not None:
-        conditions.append(write_beyond(shape, order, read_cursor(shape, order, request.after, "after"), ROW))
+        conditions.append(write_beyond(shape, order, read_cursor(shape, order, request.after, "after"), row))
     if request.before is not None:
         values = read_cursor(shape, order, request.before, "before")
-        conditions.append(write_beyond(shape, reverse_order(order), values, ROW))
+        conditions.append(write_beyond(shape, reverse_order(order), values, row))
     where = Clause.all_of(conditions)
-    walked = _walk(shape, request)
+    walked = write_order(shape, _walk(shape, request), partial(shape.express, row=row))
     return Clause(
-        f"SELECT {shape.select(ROW)} FROM {shape.name} AS {ROW} WHERE {where.sql} "
-        f"ORDER BY {write_order(shape, walked, partial(shape.express, row=ROW))} LIMIT {size + 1}",
+        f"FROM {shape.name} AS {row} WHERE {where.sql} ORDER BY {walked} LIMIT {size + 1}",
         where.arguments,
     )
 
 
-def write_count(shape: TableShape, where: Clause) -> Clause:
-    """Counts the rows of all pages together."""
-    return Clause(f"SELECT count(*) FROM {shape.name} AS {ROW} WHERE {where.sql}", where.arguments)
+def write_count(shape: TableShape, where: Clause, *, row: str) -> Clause:
+    """Counts the rows of all pages together; `where` is about the row that has this alias."""
+    return Clause(f"SELECT count(*) FROM {shape.name} AS {row} WHERE {where.sql}", where.arguments)
 
 
 async def find_page(connection: Connection, shape: TableShape, request: PageRequest) -> Page:
     """The page asked for, in one statement."""
-    statement, arguments = write_page(shape, request).number()
+    statement, arguments = write_page(shape, request, row=ROW).number()
     return _cut(shape, request, await connection.fetch(statement, *arguments))
 
 
@@ -84,7 +89,7 @@ async def find_pages(
     connection: Connection, shape: TableShape, request: PageRequest, machine_ids: Sequence[str]
 ) -> list[Page]:
     """The same page of each of these machines' rows, in one statement."""
-    page = write_page(shape, request, Clause(f"{ROW}.machine_id = owner"))
+    page = write_page(shape, request, row=ROW, owned=Clause(f"{ROW}.machine_id = owner"))
     columns = ", ".join(f"page.{name}" for name in shape.fields)
     order = write_order(shape, _walk(shape, request), lambda name: f"page.{name}")
     statement, arguments = Clause(
@@ -122,7 +127,7 @@ def _cut(shape: TableShape, request: PageRequest, rows: Sequence[asyncpg.Record]
 
 async def count_rows(connection: Connection, shape: TableShape, where: Clause) -> int:
     """How many rows there are on all pages together."""
-    statement, arguments = write_count(shape, where).number()
+    statement, arguments = write_count(shape, where, row=ROW).number()
     return int(await connection.fetchval(statement, *arguments))
 
 
