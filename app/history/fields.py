@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum
+from functools import cached_property
 from typing import Annotated, Any, Protocol
 from uuid import UUID
 
@@ -73,6 +75,14 @@ _RESTORED: dict[Kind, Any] = {
 }
 
 
+_DECODERS: dict[Kind, Callable[[Any], Any]] = {
+    Kind.NUMBER_ID: str,
+    Kind.UUID_ID: str,
+    Kind.OBJECT: msgspec.json.Decoder().decode,
+    Kind.METRICS: msgspec.json.Decoder(dict[str, float]).decode,
+}
+
+
 @dataclass(frozen=True)
 class Field:
     """A field of a table's rows. `sql` says it with `{row}` for the row; by default it's the column of its own name.
@@ -104,14 +114,9 @@ class Field:
 
     def decode(self, value: Any) -> Any:
         """What PostgreSQL has answered, as it goes to a client."""
-        if value is None:
-            return None
-        if self.choices is not None:
-            return self.choices(value)
-        if self.kind in {Kind.NUMBER_ID, Kind.UUID_ID}:
-            return str(value)
-        if self.kind is Kind.OBJECT:
-            return msgspec.json.decode(value)
-        if self.kind is Kind.METRICS:
-            return msgspec.json.decode(value, type=dict[str, float])
-        return value
+        return value if value is None or self.decoder is None else self.decoder(value)
+
+    @cached_property
+    def decoder(self) -> Callable[[Any], Any] | None:
+        """What `decode` does with a value; None where it stays as it is."""
+        return self.choices or _DECODERS.get(self.kind)

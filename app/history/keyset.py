@@ -16,7 +16,7 @@ import msgspec
 
 from app.errors import InvalidInput
 from app.history.clauses import Clause
-from app.history.fields import Record
+from app.history.fields import Kind, Record
 from app.history.shapes import Ordering, TableShape
 
 
@@ -96,12 +96,20 @@ def _sign(shape: TableShape, order: Sequence[Ordering]) -> list[str]:
     return [("-" if term.descending else "+") + term.column + _write_nulls(shape, term) for term in order]
 
 
-def write_cursor(shape: TableShape, order: Sequence[Ordering], row: Record) -> str:
-    """The cursor that stands at this row: its values of the order's fields."""
-    values = [row[term.column] for term in order]
-    # JSON has no numbers for these.
-    written = [str(value) if isinstance(value, float) and not math.isfinite(value) else value for value in values]
-    return base64.urlsafe_b64encode(msgspec.json.encode([_sign(shape, order), written])).decode()
+def write_cursors(shape: TableShape, order: Sequence[Ordering], rows: Sequence[Record]) -> list[str]:
+    """The cursor that stands at each of these rows: its values of the order's fields."""
+    signature = _sign(shape, order)
+    columns = [term.column for term in order]
+    numbers = [place for place, name in enumerate(columns) if shape.fields[name].kind is Kind.FLOAT]
+    cursors = []
+    for row in rows:
+        values = [row[name] for name in columns]
+        for place in numbers:
+            # JSON has no numbers for these.
+            if values[place] is not None and not math.isfinite(values[place]):
+                values[place] = str(values[place])
+        cursors.append(base64.urlsafe_b64encode(msgspec.json.encode([signature, values])).decode())
+    return cursors
 
 
 def read_cursor(shape: TableShape, order: Sequence[Ordering], cursor: str, field: str) -> list[Any]:

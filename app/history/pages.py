@@ -17,7 +17,7 @@ import asyncpg
 from app.database import Connection
 from app.errors import InvalidInput
 from app.history.clauses import Clause
-from app.history.keyset import complete_order, read_cursor, reverse_order, write_beyond, write_cursor, write_order
+from app.history.keyset import complete_order, read_cursor, reverse_order, write_beyond, write_cursors, write_order
 from app.history.shapes import Ordering, TableShape
 
 MOST_ROWS = 10_000  # of a page, where nobody says otherwise
@@ -119,7 +119,7 @@ def _cut(shape: TableShape, request: PageRequest, rows: Sequence[asyncpg.Record]
     order = complete_order(shape, request.order)
     return Page(
         rows=kept,
-        cursors=[write_cursor(shape, order, row) for row in kept],
+        cursors=write_cursors(shape, order, kept),
         has_next=request.before is not None if backwards else more,
         has_previous=more if backwards else request.after is not None,
     )
