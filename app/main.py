@@ -20,6 +20,7 @@ from litestar.exceptions import HTTPException
 from litestar.logging import LoggingConfig
 
 from app.chores import repeat, stop
+from app.correlation import HEADER, CorrelationFilter, begin_request
 from app.database import CLOSE_TIMEOUT, Database, explain_refusal
 from app.embedded import open_embedded
 from app.errors import AurumError, RequestError, SettingsError
@@ -56,16 +57,30 @@ logger = logging.getLogger(__name__)
 
 
 class Service(Litestar):
-    """Litestar, less the stack trace when it refuses to start: the server logs the sentence and exits."""
+    """Litestar, with an id for each request, and less the stack trace when it refuses to start.
+
+    The server then logs the sentence and exits.
+    """
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "lifespan":
+            header = (HEADER.encode(), begin_request(scope["headers"]).encode())
+
+            async def send_with_id(message: Any) -> None:
+                if message["type"] in {"http.response.start", "websocket.accept"}:
+                    message = {**message, "headers": [*message.get("headers", ()), header]}
+                await send(message)
+
+            await super().__call__(scope, receive, send_with_id)
+            return
+
         async def send_plainly(message: Any) -> None:
             error = self.state.get("startup_error")
             if message["type"] == "lifespan.startup.failed" and error is not None:
                 message = {**message, "message": f"{error.code}: {error}"}
             await send(message)
 
-        await super().__call__(scope, receive, send_plainly if scope["type"] == "lifespan" else send)
+        await super().__call__(scope, receive, send_plainly)
 
 
 def create_app(settings: Settings | None = None) -> Litestar:
@@ -198,8 +213,9 @@ def _configure_logs(level: str) -> LoggingConfig:
         version=1,
         configure_root_logger=False,
         log_exceptions="never",  # our handlers of errors log what is worth it, once
-        formatters={"plain": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
-        handlers={"stderr": {"class": "logging.StreamHandler", "formatter": "plain"}},
+        filters={"correlation": {"()": CorrelationFilter}},
+        formatters={"plain": {"format": "%(asctime)s %(levelname)s %(name)s:%(correlation)s %(message)s"}},
+        handlers={"stderr": {"class": "logging.StreamHandler", "formatter": "plain", "filters": ["correlation"]}},
         loggers={
             "app": {"level": level, "handlers": ["stderr"], "propagate": False},
             # It shows a stack trace for each attempt to reach a database that is away; clients are told by 503.

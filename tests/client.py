@@ -32,6 +32,12 @@ class Subscription:
         async with asyncio.timeout(seconds):
             return msgspec.json.decode(await self._socket.recv())
 
+    @property
+    def response_headers(self) -> Any:
+        """The headers of the handshake's answer."""
+        assert self._socket.response is not None
+        return self._socket.response.headers
+
     async def send(self, payload: Any) -> None:
         """Starts another operation on the same connection."""
         await self._socket.send(msgspec.json.encode({"id": "2", "type": "subscribe", "payload": payload}).decode())

@@ -20,6 +20,7 @@ from app.graphql.context import Context, Rooms
 from app.graphql.protection import Protection
 from app.graphql.schema import make_served_schema
 from app.graphql.sse import EventStream
+from app.graphql.websocket import WebSocketHandler
 
 
 def make_controller(rooms: Rooms, protection: Protection) -> type[Controller]:
@@ -41,6 +42,8 @@ def make_controller(rooms: Rooms, protection: Protection) -> type[Controller]:
         # Strawberry would make the empty response in a thread of its own.
         dependencies = {**base.dependencies, "response": Provide(_make_response, sync_to_thread=False)}  # noqa: RUF012 - Litestar's way
         stream_transport_classes_by_protocol = {GRAPHQL_SSE_PROTOCOL: EventStream}  # noqa: RUF012 - Strawberry's way
+
+        graphql_transport_ws_handler_class = WebSocketHandler
 
         def encode_json(self, data: object) -> bytes:
             return msgspec.json.encode(data)

@@ -7,7 +7,6 @@ import logging
 from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
-from uuid import uuid4
 
 import strawberry
 from graphql import DocumentNode, GraphQLError, GraphQLSyntaxError, get_operation_ast
@@ -21,6 +20,7 @@ from strawberry.types import ExecutionResult
 from strawberry.types.execution import ExecutionContext, PreExecutionError
 from strawberry.types.graphql import OperationType
 
+from app.correlation import read_correlation_id
 from app.errors import InvalidInput, QueryTimeout, QueryTooExpensive, RequestError
 from app.graphql.cost import CostModel
 from app.graphql.deadline import stop_when_gone
@@ -57,6 +57,10 @@ class CodedErrors(SchemaExtension):
     def _code(self, result: object) -> None:
         if isinstance(result, (ExecutionResult, CoreResult)) and result.errors:
             result.errors = [_code_error(error) for error in result.errors]
+            if self.execution_context.context.websocket is not None:
+                # Over HTTP each answer has it in a header.
+                for error in result.errors:
+                    error.extensions = {**(error.extensions or {}), "correlationId": read_correlation_id()}
 
 
 def _code_error(error: GraphQLError) -> GraphQLError:
@@ -74,7 +78,7 @@ def _code_error(error: GraphQLError) -> GraphQLError:
         extensions = {"code": code}
         message = error.message
     else:
-        correlation_id = uuid4().hex
+        correlation_id = read_correlation_id()
         logger.error("Unforeseen error %s at %s", correlation_id, error.path, exc_info=original)
         extensions = {"code": "INTERNAL", "correlationId": correlation_id}
         message = "Something went wrong inside the service; its log has it under the correlationId."

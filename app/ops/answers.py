@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 from http import HTTPStatus
 from typing import Any, TypeAlias
-from uuid import uuid4
 
 from litestar import Request, Response
 from litestar.exceptions import HTTPException
 
+from app.correlation import read_correlation_id
 from app.errors import PayloadTooLarge, RequestError
 
 logger = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ def answer_http_error(_: AnyRequest, error: HTTPException) -> Response[dict[str,
 
 def answer_unforeseen_error(request: AnyRequest, error: Exception) -> Response[dict[str, object]]:
     """A bug. The log has what happened, under the correlation id that the client gets."""
-    correlation_id = uuid4().hex
+    correlation_id = read_correlation_id()
     logger.error("Unforeseen error %s at %s", correlation_id, request.url.path, exc_info=error)
     message = "Something went wrong inside the service; its log has it under the correlationId."
     return Response({"code": "INTERNAL", "message": message, "correlationId": correlation_id}, status_code=500)

@@ -1,0 +1,46 @@
+"""An id for each request, by which an answer, its errors and the lines of the log can be brought together.
+
+A client may send its own as `X-Request-ID`; each answer has one.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterable
+from contextvars import ContextVar
+from typing import Final
+from uuid import uuid4
+
+HEADER: Final = "x-request-id"
+
+# What can stand in a header and in a line of the log and be nothing but an id there.
+_WELL_FORMED: Final = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
+_current: ContextVar[str | None] = ContextVar("correlation_id", default=None)
+
+
+def begin_request(headers: Iterable[tuple[bytes, bytes]]) -> str:
+    """The id of the request that this task works on from now on: the client's if it's well formed, else a new one."""
+    sent = next((value for name, value in headers if name == HEADER.encode()), b"")
+    chosen = sent.decode() if _WELL_FORMED.fullmatch(sent) else uuid4().hex
+    _current.set(chosen)
+    return chosen
+
+
+def begin_part(number: int) -> None:
+    """Gives what this task works on from now on an id of its own within the request's: `<id>.<number>`."""
+    _current.set(f"{read_correlation_id()}.{number}")
+
+
+def read_correlation_id() -> str:
+    """The id of the request that this task works on; a new one outside of any."""
+    return _current.get() or uuid4().hex
+
+
+class CorrelationFilter(logging.Filter):
+    """Lets every record pass and gives it `correlation`: the request's id in brackets, or nothing outside of any."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        current = _current.get()
+        record.correlation = "" if current is None else f" [{current}]"
+        return True
