@@ -21,6 +21,8 @@
         ├── InvalidInput        BAD_USER_INPUT
         ├── QueryTooComplex     QUERY_TOO_COMPLEX      a GraphQL document over a limit; the message names the setting
         ├── QueryTooExpensive   QUERY_TOO_EXPENSIVE    a GraphQL operation that would cost more than AURUM_GRAPHQL_MAX_COST
+        ├── PersistedQueryNotFound PERSISTED_QUERY_NOT_FOUND  a GraphQL document by a name that isn't known; send its text
+        ├── OperationNotListed  OPERATION_NOT_LISTED   a GraphQL document that isn't among those that may be executed
         ├── UnsupportedMediaType UNSUPPORTED_MEDIA_TYPE
         ├── PayloadTooLarge     PAYLOAD_TOO_LARGE      more than a limit; the message names the setting
         ├── RequestTimeout      REQUEST_TIMEOUT        a body that stopped arriving
@@ -162,6 +164,16 @@ class QueryTooExpensive(RequestError):
     def __init__(self, message: str, *, field: str, cost: dict[str, int]) -> None:
         super().__init__(message, field=field)
         self.cost = cost
+
+
+class PersistedQueryNotFound(RequestError):
+    code = "PERSISTED_QUERY_NOT_FOUND"
+    http_status = 404
+
+
+class OperationNotListed(RequestError):
+    code = "OPERATION_NOT_LISTED"
+    http_status = 403
 
 
 class UnsupportedMediaType(RequestError):

@@ -31,6 +31,7 @@ from app.events.pruner import prune_outbox
 from app.graphql.context import Rooms
 from app.graphql.controller import make_controller
 from app.graphql.limits import DocumentLimits
+from app.graphql.operations import AllowedOperations, read_allowed
 from app.graphql.protection import Protection
 from app.ingest.backlog import Backlog
 from app.ingest.endpoint import make_router as make_ingest_router
@@ -88,15 +89,13 @@ def create_app(settings: Settings | None = None) -> Litestar:
 
     A setting that can't be right ends the process with one line for each.
     """
-    if settings is None:
-        try:
-            environ = read_environment()
-            settings = load_settings(environ)
-        except SettingsError as error:
-            sys.exit(f"{error.code}: {error}")
-        unknown = find_unknown(environ)
-    else:
-        unknown = []
+    try:
+        environ = read_environment() if settings is None else {}
+        settings = settings or load_settings(environ)
+        protection = _protect(settings)
+    except SettingsError as error:
+        sys.exit(f"{error.code}: {error}")
+    unknown = find_unknown(environ)
 
     database = Database(
         timescale=settings.timescale.value,
@@ -158,7 +157,7 @@ def create_app(settings: Settings | None = None) -> Litestar:
 
     return Service(
         route_handlers=[
-            make_controller(rooms, _protect(settings)),
+            make_controller(rooms, protection),
             make_ingest_router(writer, backlog, limits, settings.max_body_bytes),
             make_health_router(database, tables),
         ],
@@ -175,6 +174,7 @@ def create_app(settings: Settings | None = None) -> Litestar:
 
 
 def _protect(settings: Settings) -> Protection:
+    listed = settings.graphql_allowed_operations
     return Protection(
         limits=DocumentLimits(
             bytes=settings.graphql_max_bytes,
@@ -187,6 +187,9 @@ def _protect(settings: Settings) -> Protection:
         ),
         timeout=settings.graphql_timeout,
         max_cost=settings.graphql_max_cost,
+        allowed=AllowedOperations()
+        if listed is None
+        else read_allowed(listed, only=settings.graphql_allow_only_listed),
     )
 
 

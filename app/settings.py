@@ -177,6 +177,18 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         timedelta,
         Meta(description="How long one GraphQL query or mutation may take as a whole (ISO 8601 duration)."),
     ] = timedelta(minutes=1)
+    graphql_allowed_operations: Annotated[
+        Path | None,
+        Meta(
+            description="A JSON file of GraphQL documents by their names, {name: document}, which clients may send the names "
+            "of. Unset: none.",
+            examples=["persisted-documents.json"],
+        ),
+    ] = None
+    graphql_allow_only_listed: Annotated[
+        bool,
+        Meta(description="true executes the documents of AURUM_GRAPHQL_ALLOWED_OPERATIONS and refuses all others."),
+    ] = False
     log_level: Annotated[LogLevel, Meta(description="debug, info, warning or error.")] = LogLevel.INFO
 
     @property
@@ -269,6 +281,8 @@ def _check_together(settings: Settings) -> Iterator[str]:
                 f"{name_variable(name)} is {_format(span)}: must be longer than nothing, such as PT30S, "
                 f"and at most {_format(_LONGEST)}."
             )
+    if settings.graphql_allow_only_listed and settings.graphql_allowed_operations is None:
+        yield "AURUM_GRAPHQL_ALLOW_ONLY_LISTED is true: AURUM_GRAPHQL_ALLOWED_OPERATIONS must name the file of the list."
     if settings.silent_after <= settings.stale_after:
         yield (
             f"AURUM_SILENT_AFTER is {_format(settings.silent_after)}: must be longer than AURUM_STALE_AFTER, "
@@ -308,6 +322,8 @@ def _format(value: object) -> str:
             if value % unit == timedelta(0):
                 return f"{prefix}{value // unit}{letter}"
         return str(msgspec.to_builtins(value))
+    if isinstance(value, bool):
+        return str(value).lower()
     return str(value.value if isinstance(value, Enum) else value)
 
 
@@ -346,6 +362,8 @@ def _explain(error: msgspec.ValidationError, annotation: Any) -> str:
         return f"must be one of {', '.join(member.value for member in kind)}."
     if kind is timedelta:
         return "must be an ISO 8601 duration, such as PT30S, PT5M or P1D."
+    if kind is bool:
+        return "must be true or false."
     if kind is int:
         least = next((meta.ge for meta in _metas(annotation) if meta.ge is not None), None)
         most = next((meta.le for meta in _metas(annotation) if meta.le is not None), None)

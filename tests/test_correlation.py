@@ -46,7 +46,7 @@ async def test_an_answer_has_the_id_that_the_request_had(
 
 @pytest.mark.parametrize("sent", [None, "", "a b", "a\tb", "x" * 129, "é", "-a", "<script>"])
 async def test_a_request_without_an_id_that_can_be_gets_a_new_one(service: ServiceClient, sent: str | None) -> None:
-    headers = {} if sent is None else {"x-request-id": sent.encode()}
+    headers: dict[bytes, bytes] = {} if sent is None else {b"x-request-id": sent.encode()}
     ids = [
         (await service.http.post("/graphql", json={"query": "{ __typename }"}, headers=headers)).headers["x-request-id"]
         for _ in range(2)

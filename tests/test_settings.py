@@ -88,6 +88,8 @@ def test_every_setting_can_be_set() -> None:
         "AURUM_GRAPHQL_MAX_VALUES": "50",
         "AURUM_GRAPHQL_MAX_COST": "500",
         "AURUM_GRAPHQL_TIMEOUT": "PT9S",
+        "AURUM_GRAPHQL_ALLOWED_OPERATIONS": "/etc/aurum/operations.json",
+        "AURUM_GRAPHQL_ALLOW_ONLY_LISTED": "true",
         "AURUM_LOG_LEVEL": "warning",
     }
     assert set(given) == {name_variable(name) for name in Settings.__struct_fields__}
@@ -119,6 +121,8 @@ def test_every_setting_can_be_set() -> None:
         graphql_max_values=50,
         graphql_max_cost=500,
         graphql_timeout=timedelta(seconds=9),
+        graphql_allowed_operations=Path("/etc/aurum/operations.json"),
+        graphql_allow_only_listed=True,
         log_level=LogLevel.WARNING,
     )
 
@@ -145,6 +149,7 @@ DURATION = "must be an ISO 8601 duration, such as PT30S, PT5M or P1D."
         ("AURUM_POOL_SIZE", "1001", "must be a whole number from 1 to 1000."),
         ("AURUM_MAX_BODY_BYTES", "1023", "must be a whole number of at least 1024."),
         ("AURUM_MAX_BODY_BYTES", "16MB", "must be a whole number of at least 1024."),
+        ("AURUM_GRAPHQL_ALLOW_ONLY_LISTED", "perhaps", "must be true or false."),
         ("AURUM_ENV", "staging", "must be one of development, production."),
         ("AURUM_TIMESCALE", "yes", "must be one of auto, require, off."),
         ("AURUM_LOG_LEVEL", "verbose", "must be one of debug, info, warning, error."),
@@ -303,7 +308,8 @@ def test_the_example_with_the_marks_taken_off_gives_the_defaults(env_file: EnvFi
     env_file.write(*lines)
     assert len(lines) == len(Settings.__struct_fields__)
     examples = ("postgresql://aurum:password@127.0.0.1:5432/aurum", Path("/usr/lib/postgresql/17/bin"))
-    assert env_file.read() == Settings(database_url=examples[0], pg_bin=examples[1])
+    listed = Path("persisted-documents.json")
+    assert env_file.read() == Settings(database_url=examples[0], pg_bin=examples[1], graphql_allowed_operations=listed)
 
 
 def test_a_password_in_the_file_stands_as_it_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

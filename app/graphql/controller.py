@@ -1,4 +1,4 @@
-"""`/graphql`: POST, WebSocket (graphql-transport-ws) and Server-Sent Events, through Strawberry's controller for Litestar.
+"""`/graphql`: POST, GET for queries, WebSocket (graphql-transport-ws) and Server-Sent Events, by Strawberry's controller.
 
 No page is served for browsers: Strawberry's GraphiQL loads its scripts from a CDN, which a plant's network may not reach.
 """
@@ -6,17 +6,21 @@ No page is served for browsers: Strawberry's GraphiQL loads its scripts from a C
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
-from cross_web import HTTPException
+from cross_web import AsyncHTTPRequestAdapter, HTTPException
 from litestar import Controller, Request, Response
 from litestar.background_tasks import BackgroundTasks
 from litestar.di import Provide
 from strawberry.litestar import make_graphql_controller
 from strawberry.subscriptions import GRAPHQL_SSE_PROTOCOL, GRAPHQL_TRANSPORT_WS_PROTOCOL
 
+from app.errors import RequestError
 from app.graphql.context import Context, Rooms
+from app.graphql.forgery import refuse_unasked
+from app.graphql.operations import carry_document_id
 from app.graphql.protection import Protection
 from app.graphql.schema import make_served_schema
 from app.graphql.sse import EventStream
@@ -33,7 +37,6 @@ def make_controller(rooms: Rooms, protection: Protection) -> type[Controller]:
         make_served_schema(protection),
         path="/graphql",
         graphql_ide=None,
-        allow_queries_via_get=False,
         context_getter=get_context,
         subscription_protocols=(GRAPHQL_TRANSPORT_WS_PROTOCOL, GRAPHQL_SSE_PROTOCOL),
     )
@@ -45,12 +48,27 @@ def make_controller(rooms: Rooms, protection: Protection) -> type[Controller]:
 
         graphql_transport_ws_handler_class = WebSocketHandler
 
+        def should_render_graphql_ide(self, request: Any) -> bool:
+            # Strawberry takes any GET without `query` for a browser's, and so one that names its document.
+            return (
+                request.method == "GET"
+                and not request.query_params
+                and "text/html" in request.headers.get("accept", "")
+            )
+
+        def parse_query_params(self, params: Mapping[str, Any]) -> dict[str, Any]:
+            return carry_document_id(super().parse_query_params(params))
+
+        async def parse_http_body(self, request: AsyncHTTPRequestAdapter) -> Any:
+            await refuse_unasked(request)
+            return await super().parse_http_body(request)
+
         def encode_json(self, data: object) -> bytes:
             return msgspec.json.encode(data)
 
         def decode_json(self, data: str | bytes) -> object:
             try:
-                return msgspec.json.decode(data, type=dict[str, Any])
+                return carry_document_id(msgspec.json.decode(data, type=dict[str, Any]))
             except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
                 # What Strawberry answers with 400.
                 raise json.JSONDecodeError(str(error), "", 0) from error
@@ -61,11 +79,16 @@ def make_controller(rooms: Rooms, protection: Protection) -> type[Controller]:
             try:
                 response: Response[Any] = await self.run(request, context=context, root_value=root_value)
             except HTTPException as error:
-                answer = {"errors": [{"message": error.reason, "extensions": {"code": "BAD_REQUEST"}}]}
-                return Response(answer, status_code=error.status_code)
+                return _answer_error(error.reason, {"code": "BAD_REQUEST"}, error.status_code)
+            except RequestError as error:
+                return _answer_error(str(error), error.extensions, error.http_status)
             return response
 
     return GraphQLController
+
+
+def _answer_error(message: str, extensions: dict[str, object], status: int) -> Response[dict[str, object]]:
+    return Response({"errors": [{"message": message, "extensions": extensions}]}, status_code=status)
 
 
 def _make_response() -> Response[dict[str, object]]:

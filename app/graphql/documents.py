@@ -38,7 +38,7 @@ class DocumentRefused(Exception):
     """What the parser or the validation says; `errors` go to the client as they are."""
 
     def __init__(self, errors: Sequence[GraphQLError]) -> None:
-        super().__init__(str(errors[0]))
+        super().__init__(errors[0].message)
         self.errors = list(errors)
 
 

@@ -6,13 +6,15 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from app.graphql.limits import DocumentLimits
+from app.graphql.operations import AllowedOperations
 
 
 @dataclass(frozen=True, kw_only=True)
 class Protection:
     """`limits` are of documents and variables, before anything is executed; `timeout` is of executing a query or mutation;
-    `max_cost` is what one operation may be estimated to cost."""
+    `max_cost` is what one operation may be estimated to cost; `allowed` is what clients may name."""
 
     limits: DocumentLimits
     timeout: timedelta
     max_cost: int
+    allowed: AllowedOperations

@@ -27,6 +27,7 @@ from app.graphql.deadline import stop_when_gone
 from app.graphql.documents import DocumentRefused, Documents
 from app.graphql.limits import check_variables
 from app.graphql.mutations import Mutation
+from app.graphql.operations import Operations, SentDocument
 from app.graphql.protection import Protection
 from app.graphql.queries import Query
 from app.graphql.scalars import SCALARS
@@ -77,6 +78,9 @@ def _code_error(error: GraphQLError) -> GraphQLError:
         code = "GRAPHQL_PARSE_FAILED" if isinstance(error, GraphQLSyntaxError) else "GRAPHQL_VALIDATION_FAILED"
         extensions = {"code": code}
         message = error.message
+    elif isinstance(original, (MissingQueryError, CannotGetOperationTypeError, InvalidOperationTypeError)):
+        extensions = {"code": "BAD_REQUEST"}
+        message = error.message
     else:
         correlation_id = read_correlation_id()
         logger.error("Unforeseen error %s at %s", correlation_id, error.path, exc_info=original)
@@ -110,6 +114,12 @@ class Schema(strawberry.Schema):
         super().__init__(**options)
         self._protection = protection
         self.documents = Documents(self._schema, protection.limits)
+        self.operations = Operations(protection.allowed)
+        for name, text in protection.allowed.documents.items():
+            try:
+                self.documents.prepare(text)
+            except (DocumentRefused, RequestError) as refusal:
+                logger.warning("The listed GraphQL operation %s will be refused: %s", name, refusal)
         self._costs = CostModel(self._schema, protection.max_cost)
 
     async def execute(self, *arguments: Any, **options: Any) -> ExecutionResult:
@@ -125,7 +135,12 @@ class Schema(strawberry.Schema):
     ) -> PreExecutionError | None:
         """In place of Strawberry's, which parses and validates before anything of ours could refuse a document."""
         try:
-            context.graphql_document = self.documents.prepare(_require_text(context.query))
+            query, sent_extensions = _unpack(context)
+            text = self.operations.find(query, sent_extensions)
+            if text is None:
+                raise MissingQueryError
+            context.graphql_document = self.documents.prepare(text)
+            self.operations.keep(text, sent_extensions)
             check_variables(_require_object(context.variables), self._protection.limits)
         except DocumentRefused as refusal:
             return PreExecutionError(data=None, errors=refusal.errors)
@@ -178,12 +193,10 @@ class Schema(strawberry.Schema):
         """Called by Strawberry with errors that are logged elsewhere."""
 
 
-def _require_text(query: object) -> str:
-    if not query:
-        raise MissingQueryError
-    if not isinstance(query, str):
-        raise InvalidInput("The query must be a text.", field="query")
-    return query
+def _unpack(context: ExecutionContext) -> tuple[object, object]:
+    """The query and the extensions, as they were sent."""
+    sent: object = context.query
+    return (sent.query, sent.extensions) if isinstance(sent, SentDocument) else (sent, context.operation_extensions)
 
 
 def _require_object(variables: object) -> dict[str, Any]:

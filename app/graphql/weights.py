@@ -146,7 +146,7 @@ def _read_bounds(where: object) -> tuple[datetime | None, datetime | None]:
 
 
 def _read_instant(value: object) -> datetime | None:
-    instant = _read(value, datetime)
+    instant: datetime | None = _read(value, datetime)
     return None if instant is None or instant.tzinfo is None else instant.astimezone(UTC)
 
 
