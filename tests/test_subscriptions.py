@@ -262,5 +262,5 @@ async def test_a_machine_that_is_not_there_cannot_be_followed(service: ServiceCl
     async with service.subscribe(QUERY, machineIds=["A", "Z"]) as subscription:
         message = await subscription.next_message()
     (error,) = message["payload"]["errors"] if message["type"] == "next" else message["payload"]
-    assert error["extensions"] == {"code": "NOT_FOUND", "field": "machineIds"}
+    assert (error["extensions"]["code"], error["extensions"]["field"]) == ("NOT_FOUND", "machineIds")
     assert error["message"] == "No machine 'Z' is registered."
