@@ -784,6 +784,15 @@ def graphql_schema(_: Context, check: bool = False) -> None:
         sys.exit(1)
 
 
+@task
+def graphiql(_: Context) -> None:
+    """Has npm bring the scripts of GraphiQL, the page that /graphql shows browsers."""
+    from app.graphql.graphiql.scripts import FOLDER, bring_scripts
+
+    with report_errors():
+        say(f"Brought them to {FOLDER.relative_to(ROOT)}." if bring_scripts() else "They are there already.")
+
+
 @task(
     help={
         "name": "what to measure: ingest",

@@ -6,6 +6,7 @@
     ├── MigrationRefused        MIGRATION_REFUSED      it might lose rows or not be what was meant; nothing was done
     ├── MigrationFailed         MIGRATION_FAILED       a migration did not go through; the database is as it was
     ├── ProgramsMissing         PROGRAMS_MISSING       no pg_dump, pg_restore and psql here that the server or the file asks for
+    ├── ScriptsMissing          SCRIPTS_MISSING        GraphiQL's scripts can't be brought; npm says why
     ├── BackupFailed            BACKUP_FAILED          no backup was made; nothing is under its name
     ├── BackupDamaged           BACKUP_DAMAGED         a file isn't a whole backup, or not as it was made
     ├── RestoreRefused          RESTORE_REFUSED        this backup can't be restored here; nothing was done
@@ -70,6 +71,10 @@ class MigrationFailed(AurumError):
 
 class ProgramsMissing(AurumError):
     code = "PROGRAMS_MISSING"
+
+
+class ScriptsMissing(AurumError):
+    code = "SCRIPTS_MISSING"
 
 
 class BackupFailed(AurumError):

@@ -30,6 +30,7 @@ from app.events.pruner import INTERVAL as PRUNING_INTERVAL
 from app.events.pruner import prune_outbox
 from app.graphql.context import Rooms
 from app.graphql.controller import make_controller
+from app.graphql.graphiql.page import make_router as make_page_router
 from app.graphql.limits import DocumentLimits
 from app.graphql.operations import AllowedOperations, read_allowed
 from app.graphql.protection import Protection
@@ -44,7 +45,7 @@ from app.migrations.state import require_schema
 from app.ops.answers import answer_http_error, answer_request_error, answer_unforeseen_error
 from app.ops.health import make_router as make_health_router
 from app.piccolo_app import APP_CONFIG
-from app.settings import Settings, find_unknown, load_settings, read_environment
+from app.settings import Environment, Settings, find_unknown, load_settings, read_environment
 from app.timescale.autogenerate import read_hypertables
 from app.timescale.declared import find_hypertables
 from app.timescale.files import load_managers
@@ -160,6 +161,7 @@ def create_app(settings: Settings | None = None) -> Litestar:
             make_controller(rooms, protection),
             make_ingest_router(writer, backlog, limits, settings.max_body_bytes),
             make_health_router(database, tables),
+            *([make_page_router()] if protection.graphiql else []),
         ],
         lifespan=[run],
         exception_handlers={
@@ -171,6 +173,10 @@ def create_app(settings: Settings | None = None) -> Litestar:
         openapi_config=None,
         logging_config=_configure_logs(settings.log_level.value.upper()),
     )
+
+
+def _is_developing(settings: Settings, chosen: bool | None) -> bool:
+    return settings.env is Environment.DEVELOPMENT if chosen is None else chosen
 
 
 def _protect(settings: Settings) -> Protection:
@@ -187,6 +193,8 @@ def _protect(settings: Settings) -> Protection:
         ),
         timeout=settings.graphql_timeout,
         max_cost=settings.graphql_max_cost,
+        introspection=_is_developing(settings, settings.graphql_introspection),
+        graphiql=_is_developing(settings, settings.graphiql),
         allowed=AllowedOperations()
         if listed is None
         else read_allowed(listed, only=settings.graphql_allow_only_listed),

@@ -177,6 +177,21 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         timedelta,
         Meta(description="How long one GraphQL query or mutation may take as a whole (ISO 8601 duration)."),
     ] = timedelta(minutes=1)
+    graphql_introspection: Annotated[
+        bool | None,
+        Meta(
+            description="Whether clients may ask GraphQL for its schema. Unset: true in development, false in production.",
+            examples=["true"],
+        ),
+    ] = None
+    graphiql: Annotated[
+        bool | None,
+        Meta(
+            description="Whether /graphql shows browsers GraphiQL, a page for trying queries. Unset: true in development, "
+            "false in production.",
+            examples=["true"],
+        ),
+    ] = None
     graphql_allowed_operations: Annotated[
         Path | None,
         Meta(
@@ -362,7 +377,7 @@ def _explain(error: msgspec.ValidationError, annotation: Any) -> str:
         return f"must be one of {', '.join(member.value for member in kind)}."
     if kind is timedelta:
         return "must be an ISO 8601 duration, such as PT30S, PT5M or P1D."
-    if kind is bool:
+    if kind in {bool, bool | None}:
         return "must be true or false."
     if kind is int:
         least = next((meta.ge for meta in _metas(annotation) if meta.ge is not None), None)

@@ -88,6 +88,8 @@ def test_every_setting_can_be_set() -> None:
         "AURUM_GRAPHQL_MAX_VALUES": "50",
         "AURUM_GRAPHQL_MAX_COST": "500",
         "AURUM_GRAPHQL_TIMEOUT": "PT9S",
+        "AURUM_GRAPHQL_INTROSPECTION": "1",
+        "AURUM_GRAPHIQL": "false",
         "AURUM_GRAPHQL_ALLOWED_OPERATIONS": "/etc/aurum/operations.json",
         "AURUM_GRAPHQL_ALLOW_ONLY_LISTED": "true",
         "AURUM_LOG_LEVEL": "warning",
@@ -121,6 +123,8 @@ def test_every_setting_can_be_set() -> None:
         graphql_max_values=50,
         graphql_max_cost=500,
         graphql_timeout=timedelta(seconds=9),
+        graphql_introspection=True,
+        graphiql=False,
         graphql_allowed_operations=Path("/etc/aurum/operations.json"),
         graphql_allow_only_listed=True,
         log_level=LogLevel.WARNING,
@@ -149,6 +153,7 @@ DURATION = "must be an ISO 8601 duration, such as PT30S, PT5M or P1D."
         ("AURUM_POOL_SIZE", "1001", "must be a whole number from 1 to 1000."),
         ("AURUM_MAX_BODY_BYTES", "1023", "must be a whole number of at least 1024."),
         ("AURUM_MAX_BODY_BYTES", "16MB", "must be a whole number of at least 1024."),
+        ("AURUM_GRAPHIQL", "perhaps", "must be true or false."),
         ("AURUM_GRAPHQL_ALLOW_ONLY_LISTED", "perhaps", "must be true or false."),
         ("AURUM_ENV", "staging", "must be one of development, production."),
         ("AURUM_TIMESCALE", "yes", "must be one of auto, require, off."),
@@ -309,7 +314,13 @@ def test_the_example_with_the_marks_taken_off_gives_the_defaults(env_file: EnvFi
     assert len(lines) == len(Settings.__struct_fields__)
     examples = ("postgresql://aurum:password@127.0.0.1:5432/aurum", Path("/usr/lib/postgresql/17/bin"))
     listed = Path("persisted-documents.json")
-    assert env_file.read() == Settings(database_url=examples[0], pg_bin=examples[1], graphql_allowed_operations=listed)
+    assert env_file.read() == Settings(
+        database_url=examples[0],
+        pg_bin=examples[1],
+        graphql_introspection=True,
+        graphiql=True,
+        graphql_allowed_operations=listed,
+    )
 
 
 def test_a_password_in_the_file_stands_as_it_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """`/graphql`: POST, GET for queries, WebSocket (graphql-transport-ws) and Server-Sent Events, by Strawberry's controller.
 
-No page is served for browsers: Strawberry's GraphiQL loads its scripts from a CDN, which a plant's network may not reach.
+A browser that is shown `/graphql` gets GraphiQL from our own files: Strawberry's loads its scripts from a CDN, which a plant's
+network may not reach.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from strawberry.subscriptions import GRAPHQL_SSE_PROTOCOL, GRAPHQL_TRANSPORT_WS_
 from app.errors import RequestError
 from app.graphql.context import Context, Rooms
 from app.graphql.forgery import refuse_unasked
+from app.graphql.graphiql.page import render_page
 from app.graphql.operations import carry_document_id
 from app.graphql.protection import Protection
 from app.graphql.schema import make_served_schema
@@ -36,7 +38,7 @@ def make_controller(rooms: Rooms, protection: Protection) -> type[Controller]:
     base = make_graphql_controller(
         make_served_schema(protection),
         path="/graphql",
-        graphql_ide=None,
+        graphql_ide="graphiql" if protection.graphiql else None,
         context_getter=get_context,
         subscription_protocols=(GRAPHQL_TRANSPORT_WS_PROTOCOL, GRAPHQL_SSE_PROTOCOL),
     )
@@ -55,6 +57,9 @@ def make_controller(rooms: Rooms, protection: Protection) -> type[Controller]:
                 and not request.query_params
                 and "text/html" in request.headers.get("accept", "")
             )
+
+        async def render_graphql_ide(self, request: Request[Any, Any, Any]) -> Response[bytes]:  # noqa: ARG002 - alike for all
+            return render_page()
 
         def parse_query_params(self, params: Mapping[str, Any]) -> dict[str, Any]:
             return carry_document_id(super().parse_query_params(params))

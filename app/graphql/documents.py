@@ -14,6 +14,7 @@ from graphql import (
     GraphQLError,
     GraphQLSchema,
     NoFragmentCyclesRule,
+    NoSchemaIntrospectionCustomRule,
     parse,
     specified_rules,
     validate,
@@ -45,9 +46,12 @@ class DocumentRefused(Exception):
 class Documents:
     """The documents of one schema under one set of limits."""
 
-    def __init__(self, schema: GraphQLSchema, limits: DocumentLimits) -> None:
+    def __init__(self, schema: GraphQLSchema, limits: DocumentLimits, *, introspection: bool) -> None:
         self._schema = schema
         self._limits = limits
+        self._rules = _RULES if introspection else (*_RULES, NoSchemaIntrospectionCustomRule)
+        # "Did you mean ...?" tells the schema's names one by one.
+        self._suggests = introspection
         self.kept: BoundedCache[str, DocumentNode] = BoundedCache(entries=KEPT_DOCUMENTS, size=KEPT_BYTES)
 
     def prepare(self, text: str) -> DocumentNode:
@@ -65,10 +69,11 @@ class Documents:
             # A fragment within itself is without end, and that is what its author wants to be told.
             self._validate(document, (NoFragmentCyclesRule,))
             raise
-        self._validate(document, _RULES)
+        self._validate(document, self._rules)
         self.kept.put(text, document, tokens * TOKEN_BYTES + len(text))
         return document
 
     def _validate(self, document: DocumentNode, rules: Sequence[type]) -> None:
-        if errors := validate(self._schema, document, rules, max_errors=MOST_ERRORS):
+        errors = validate(self._schema, document, rules, max_errors=MOST_ERRORS, hide_suggestions=not self._suggests)
+        if errors:
             raise DocumentRefused(errors)

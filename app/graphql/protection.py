@@ -12,9 +12,12 @@ from app.graphql.operations import AllowedOperations
 @dataclass(frozen=True, kw_only=True)
 class Protection:
     """`limits` are of documents and variables, before anything is executed; `timeout` is of executing a query or mutation;
-    `max_cost` is what one operation may be estimated to cost; `allowed` is what clients may name."""
+    `max_cost` is what one operation may be estimated to cost; `allowed` is what clients may name;
+    `introspection` lets them ask for the schema, and `graphiql` serves them a page."""
 
     limits: DocumentLimits
     timeout: timedelta
     max_cost: int
     allowed: AllowedOperations
+    introspection: bool
+    graphiql: bool

@@ -113,7 +113,7 @@ class Schema(strawberry.Schema):
     def __init__(self, protection: Protection, **options: Any) -> None:
         super().__init__(**options)
         self._protection = protection
-        self.documents = Documents(self._schema, protection.limits)
+        self.documents = Documents(self._schema, protection.limits, introspection=protection.introspection)
         self.operations = Operations(protection.allowed)
         for name, text in protection.allowed.documents.items():
             try:
