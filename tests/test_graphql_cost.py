@@ -68,6 +68,13 @@ def test_rows_points_and_chunks_are_counted(document: str, rows: int, chunks: in
     assert (cost.rows, cost.chunks, cost.estimated) == (rows, chunks, estimated)
 
 
+def test_fragments_that_spread_all_others_behind_them_are_gone_through_once() -> None:
+    spreads = "".join(
+        f" fragment F{n} on Query {{ {' '.join(f'...F{other}' for other in range(n + 1, 61))} }}" for n in range(60)
+    )
+    assert estimate(f"{{ ...F0 }}{spreads} fragment F60 on Query {{ fleet {{ live }} }}").rows == 1
+
+
 def test_variables_count_as_what_they_hold() -> None:
     document = """
         query ($size: Int = 3, $ids: [ID!]!, $skipped: Boolean!) {
@@ -130,6 +137,17 @@ def test_every_connection_of_a_hypertable_counts_chunks() -> None:
         assert table.chunk_interval
     fields = ("measurements", "features", "predictions", "esgRecords")
     assert [estimate(f"{{ {field} {{ nodes {{ machineId }} }} }}").chunks for field in fields] == [1, 1, 1, 1]
+
+
+async def test_a_cost_beyond_all_bounds_is_told_in_a_number_that_clients_can_read(service: ServiceClient) -> None:
+    document = """
+        query ($first: Int) {
+          machines(first: $first) { nodes { alerts(first: $first) { nodes { machine { alerts(first: $first) { totalCount } } } } } }
+        }
+    """
+    answer = await service.post_graphql(document, first=10**18)
+    assert answer["errors"][0]["extensions"]["code"] == "QUERY_TOO_EXPENSIVE"
+    assert answer["extensions"]["cost"] == {"estimated": 2**53, "limit": 100_000, "rows": 2**53, "chunks": 0}
 
 
 async def test_the_answer_says_what_it_was_estimated_to_cost(service: ServiceClient) -> None:

@@ -47,6 +47,7 @@ from app.graphql.weights import (
 )
 from app.timescale.hypertable import Hypertable
 
+LARGEST_TOLD = 2**53  # as every client can read it
 READINGS = "raw_measurements"  # the table under every series
 
 
@@ -65,7 +66,7 @@ class _Bill:
     """What is added up on the way through an operation; `dearest` is the field that adds most, by itself."""
 
     fragments: Mapping[str, FragmentDefinitionNode]
-    variables: Mapping[str, Any]
+    variables: dict[str, Any]
     hypertables: Mapping[str, Hypertable]
     now: datetime
     weight: float = 0
@@ -113,7 +114,12 @@ class CostModel:
         root = self._schema.get_root_type(operation.operation)
         if root is not None:
             self._visit(bill, root, [operation.selection_set], times=1, page=1)
-        cost = Cost(estimated=round(bill.weight), limit=self._limit, rows=bill.rows, chunks=bill.chunks)
+        cost = Cost(
+            estimated=min(round(bill.weight), LARGEST_TOLD),
+            limit=self._limit,
+            rows=min(bill.rows, LARGEST_TOLD),
+            chunks=bill.chunks,
+        )
         if cost.estimated > cost.limit:
             raise QueryTooExpensive(
                 f"The operation would cost {cost.estimated:,} ({cost.rows:,} rows and points, {cost.chunks:,} chunks), "
@@ -236,6 +242,7 @@ def _is_list(definition: GraphQLField) -> bool:
 def _collect(bill: _Bill, selections: Sequence[SelectionSetNode]) -> dict[str, list[FieldNode]]:
     """The fields that one place of the answer gets, by their names in it; what @skip and @include leave out is left out."""
     asked: dict[str, list[FieldNode]] = {}
+    spread: set[str] = set()  # once each, or fragments that spread each other's would take exponential time
     pending = list(reversed(selections))
     while pending:
         for node in pending.pop().selections:
@@ -245,20 +252,21 @@ def _collect(bill: _Bill, selections: Sequence[SelectionSetNode]) -> dict[str, l
                 asked.setdefault((node.alias or node.name).value, []).append(node)
             elif isinstance(node, InlineFragmentNode):
                 pending.append(node.selection_set)
-            else:
-                pending.append(bill.fragments[node.name.value].selection_set)  # type: ignore[attr-defined]  # a spread
+            elif (name := node.name.value) not in spread:  # type: ignore[attr-defined]  # a spread
+                spread.add(name)
+                pending.append(bill.fragments[name].selection_set)
     return asked
 
 
 def _applies(bill: _Bill, node: Any) -> Iterator[bool]:
     for directive in node.directives or ():
         if directive.name.value in {"skip", "include"} and directive.arguments:
-            wanted = value_from_ast_untyped(directive.arguments[0].value, dict(bill.variables))
+            wanted = value_from_ast_untyped(directive.arguments[0].value, bill.variables)
             yield bool(wanted) is (directive.name.value == "include")
 
 
 def _read_arguments(bill: _Bill, definition: GraphQLField, node: FieldNode) -> dict[str, Any]:
     defaults = {name: argument.default_value for name, argument in definition.args.items()}
-    given = {each.name.value: value_from_ast_untyped(each.value, dict(bill.variables)) for each in node.arguments or ()}
+    given = {each.name.value: value_from_ast_untyped(each.value, bill.variables) for each in node.arguments or ()}
     together = {**defaults, **{name: value for name, value in given.items() if value is not Undefined}}
     return {name: value for name, value in together.items() if value is not Undefined}

@@ -25,6 +25,9 @@ CHUNK = 1.0  # to plan for and to look into
 SCAN = 100.0  # totalCount and aggregates read rows that no page bounds
 INTROSPECTED = 0.1  # an object of the schema itself, which no database is asked for
 UNNAMED_METRICS = 10  # of a machine, where a series names none
+LARGEST = 2**31  # rows of a page: beyond it no page is an Int
+MOST_LOOKED_AT = 1_000  # names of a list
+MOST_CONDITIONS = 20  # of a list within `and`, two lists deep, that are looked through for a range of time
 LONGEST = timedelta(days=3_650)  # behind now, that a range without a beginning is taken to reach
 
 
@@ -35,7 +38,10 @@ def _count_series(arguments: Mapping[str, Any]) -> int:
 
 
 def _length(values: object) -> int:
-    return len(dict.fromkeys(map(str, values))) if isinstance(values, list) else 1
+    if not isinstance(values, list):
+        return 1
+    # Names count once; a list that is looked through under a hundred aliases must not be long.
+    return len(values) if len(values) > MOST_LOOKED_AT else len(dict.fromkeys(map(str, values)))
 
 
 def _count_given(name: str) -> Callable[[Mapping[str, Any]], int]:
@@ -84,7 +90,7 @@ def count_page(arguments: Mapping[str, Any]) -> int:
     for name in ("first", "last"):
         size: object = arguments.get(name)
         if isinstance(size, int):
-            return max(size, 0)
+            return min(max(size, 0), LARGEST)
     return DEFAULT_PAGE
 
 
@@ -126,7 +132,7 @@ def _count_chunks(start: datetime | None, end: datetime | None, interval: timede
     return math.ceil((end - start) / interval) + 1
 
 
-def _read_bounds(where: object) -> tuple[datetime | None, datetime | None]:
+def _read_bounds(where: object, levels: int = 2) -> tuple[datetime | None, datetime | None]:
     """The range that the conditions on `timestamp` leave open; those within `or` and `not` bound nothing for sure."""
     if not isinstance(where, dict):
         return None, None
@@ -134,9 +140,9 @@ def _read_bounds(where: object) -> tuple[datetime | None, datetime | None]:
     conditions = asked if isinstance(asked, dict) else {}
     starts = [_read_instant(conditions.get(name)) for name in ("eq", "gt", "gte")]
     ends = [_read_instant(conditions.get(name)) for name in ("eq", "lt", "lte")]
-    both = where.get("and")
-    for inner in both if isinstance(both, list) else [both]:
-        start, end = _read_bounds(inner)
+    both = where.get("and") if levels else None
+    for inner in both[:MOST_CONDITIONS] if isinstance(both, list) else [both]:
+        start, end = _read_bounds(inner, levels - 1)
         starts.append(start)
         ends.append(end)
     return (
