@@ -34,6 +34,7 @@ from app.graphql.graphiql.page import make_router as make_page_router
 from app.graphql.limits import DocumentLimits
 from app.graphql.operations import AllowedOperations, read_allowed
 from app.graphql.protection import Protection
+from app.graphql.sharing import Answers
 from app.ingest.backlog import Backlog
 from app.ingest.endpoint import make_router as make_ingest_router
 from app.ingest.message import Limits
@@ -112,6 +113,7 @@ def create_app(settings: Settings | None = None) -> Litestar:
         writer=writer,
         limits=limits,
         fanout=fanout,
+        answers=Answers(),
         liveness=LivenessLimits(settings.stale_after, settings.silent_after),
         declared=find_hypertables(APP_CONFIG.table_classes),
         max_page_rows=settings.max_page_rows,

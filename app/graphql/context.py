@@ -14,6 +14,7 @@ from strawberry.litestar import BaseContext
 from app.database import Database
 from app.events.fanout import Fanout
 from app.graphql.loaders import Loaders
+from app.graphql.sharing import Answers
 from app.ingest.message import Limits
 from app.ingest.writer import Writer
 from app.instants import read_clock
@@ -30,6 +31,7 @@ class Rooms:
     writer: Writer
     limits: Limits
     fanout: Fanout
+    answers: Answers
     liveness: LivenessLimits
     declared: Mapping[str, Hypertable]
     max_page_rows: int
@@ -60,11 +62,6 @@ class Context(BaseContext, kw_only=True):
 
     def begin_operation(self) -> Context:
         return msgspec.structs.replace(self, now=read_clock(), loaders=Loaders(self.rooms.database))
-
-    def forget_loaded(self) -> None:
-        """Starts afresh within a subscription: what was loaded for one event is stale at the next."""
-        self.now = read_clock()
-        self.loaders = Loaders(self.rooms.database)
 
 
 Info: TypeAlias = strawberry.Info[Context, None]

@@ -31,6 +31,7 @@ from app.graphql.operations import Operations, SentDocument
 from app.graphql.protection import Protection
 from app.graphql.queries import Query
 from app.graphql.scalars import SCALARS
+from app.graphql.sharing import SharingExecutor
 from app.graphql.subscriptions import Subscription
 
 logger = logging.getLogger(__name__)
@@ -214,4 +215,9 @@ def make_schema() -> strawberry.Schema:
 
 def make_served_schema(protection: Protection) -> Schema:
     """The same, with what happens around each operation that a client sends."""
-    return Schema(protection, **_ROOTS, extensions=[OperationContext, CodedErrors])
+    return Schema(
+        protection,
+        **_ROOTS,
+        extensions=[OperationContext, CodedErrors],
+        execution_context_class=SharingExecutor,
+    )

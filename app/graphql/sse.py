@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import msgspec
 from strawberry.http import GraphQLHTTPResponse
 from strawberry.http.streaming import SSETransport
 
@@ -26,9 +27,19 @@ class EventStream(SSETransport):
         return event if cursor is None else f"id: {cursor}\r\n{event}"
 
 
+class _Cursored(msgspec.Struct):
+    cursor: str | None = None
+
+
 def _find_cursor(data: object) -> str | None:
-    """The `cursor` that was asked for of the one field of a subscription."""
-    fields = list(data.values()) if isinstance(data, dict) else []
-    cursor = fields[0].get("cursor") if len(fields) == 1 and isinstance(fields[0], dict) else None
+    """The `cursor` that was asked for of the one field of a subscription, in data that may be JSON already."""
+    try:
+        if isinstance(data, msgspec.Raw):
+            fields = msgspec.json.decode(data, type=dict[str, _Cursored])
+        else:
+            fields = msgspec.convert(data, dict[str, _Cursored])
+    except msgspec.ValidationError:
+        return None
+    cursors = [field.cursor for field in fields.values()]
     # An alias may have put anything in its place.
-    return cursor if isinstance(cursor, str) and cursor.isdecimal() else None
+    return cursors[0] if len(cursors) == 1 and cursors[0] is not None and cursors[0].isdecimal() else None

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Hashable
 from contextlib import aclosing
-from typing import TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import msgspec
 import strawberry
@@ -16,43 +16,66 @@ from app.events.outbox import Topic
 from app.events.stream import stream_batches
 from app.graphql.context import Info
 from app.graphql.entities import Alert, Measurement, Prediction
+from app.graphql.sharing import SharedEvent
 from app.insight.alerts import AlertAction
 from app.insight.predictions import StoredPrediction
 from app.reading import StoredReading
 from app.registry import find_machines
 
-Followed = TypeVar("Followed", bound=Row)
-Select = Callable[[Row], Followed | None]
+Select: TypeAlias = Callable[[Row], Row | None]  # what is wanted of a row, if anything is
+Event = TypeVar("Event", bound="OfBatch")
+
+
+@strawberry.type
+class OfBatch(SharedEvent):
+    """An event that is made of the wanted rows of a batch, only when it's executed: most are answered already."""
+
+    cursor: str
+    dropped: int
+    batch: strawberry.Private[Batch]
+    select: strawberry.Private[Select]
+
+    @property
+    def identity(self) -> Hashable:
+        return (self.batch.topic, self.batch.id) if self.dropped == 0 else None
+
+    def find_wanted(self) -> list[Any]:
+        return [kept for row in self.batch.rows if (kept := self.select(row)) is not None]
 
 
 @strawberry.type(
     description="The readings of one commit. `cursor` resumes after it; `dropped` batches before it were lost to a slow client."
 )
-class MeasurementBatch:
-    cursor: str
-    dropped: int
-    measurements: list[Measurement]
+class MeasurementBatch(OfBatch):
+    @strawberry.field
+    def measurements(self) -> list[Measurement]:
+        return [Measurement.view(reading) for reading in self.find_wanted()]
 
 
 @strawberry.type(
     description="Predictions that were recorded together. `cursor` resumes after them; `dropped` batches before them were "
     "lost to a slow client."
 )
-class PredictionEvent:
-    cursor: str
-    dropped: int
-    predictions: list[Prediction]
+class PredictionEvent(OfBatch):
+    @strawberry.field
+    def predictions(self) -> list[Prediction]:
+        return [Prediction.view(prediction) for prediction in self.find_wanted()]
 
 
 @strawberry.type(
     description="What happened to an alert, and how it stands now. `cursor` resumes after it; `dropped` events before it "
     "were lost to a slow client."
 )
-class AlertEvent:
-    cursor: str
-    dropped: int
-    action: AlertAction
-    alert: Alert
+class AlertEvent(OfBatch):
+    @strawberry.field
+    def action(self) -> AlertAction:
+        change: AlertChange = self.find_wanted()[0]
+        return change.action
+
+    @strawberry.field
+    def alert(self) -> Alert:
+        change: AlertChange = self.find_wanted()[0]
+        return Alert.view(change.alert)
 
 
 @strawberry.type
@@ -74,10 +97,9 @@ class Subscription:
             assert isinstance(row, StoredReading)  # noqa: S101 - by the topic
             return _take_metrics(row, names) if machines is None or row.machine_id in machines else None
 
-        async with aclosing(_follow(info, Topic.MEASUREMENTS, after, select)) as batches:
-            async for batch, dropped, readings in batches:
-                views = [Measurement.view(reading) for reading in readings]
-                yield MeasurementBatch(cursor=str(batch.id), dropped=dropped, measurements=views)
+        async with aclosing(_follow(info, Topic.MEASUREMENTS, after, select, MeasurementBatch)) as events:
+            async for event in events:
+                yield event
 
     @strawberry.subscription(
         description="Predictions, as they are recorded. `after` resumes from a cursor with nothing missed."
@@ -91,10 +113,9 @@ class Subscription:
             assert isinstance(row, StoredPrediction)  # noqa: S101 - as above
             return row if machines is None or row.machine_id in machines else None
 
-        async with aclosing(_follow(info, Topic.PREDICTIONS, after, select)) as batches:
-            async for batch, dropped, predictions in batches:
-                views = [Prediction.view(prediction) for prediction in predictions]
-                yield PredictionEvent(cursor=str(batch.id), dropped=dropped, predictions=views)
+        async with aclosing(_follow(info, Topic.PREDICTIONS, after, select, PredictionEvent)) as events:
+            async for event in events:
+                yield event
 
     @strawberry.subscription(
         description="What happens to alerts, one by one, of those that are or were at least of `minSeverity`. "
@@ -115,28 +136,24 @@ class Subscription:
             wanted = row.severity in severe and (machines is None or row.alert.machine_id in machines)
             return row if wanted else None
 
-        async with aclosing(_follow(info, Topic.ALERTS, after, select)) as batches:
-            async for batch, dropped, (change,) in batches:
-                alert = Alert.view(change.alert)
-                yield AlertEvent(cursor=str(batch.id), dropped=dropped, action=change.action, alert=alert)
+        async with aclosing(_follow(info, Topic.ALERTS, after, select, AlertEvent)) as events:
+            async for event in events:
+                yield event
 
 
 async def _follow(
-    info: Info, topic: Topic, after: str | None, select: Select[Followed]
-) -> AsyncGenerator[tuple[Batch, int, list[Followed]], None]:
-    """The batches of which something is wanted, how many were dropped since the last of them, and what is wanted."""
-    context = info.context
-    rooms = context.rooms
+    info: Info, topic: Topic, after: str | None, select: Select, kind: type[Event]
+) -> AsyncGenerator[Event, None]:
+    """The batches of which something is wanted, each with how many were dropped since the last of them."""
+    rooms = info.context.rooms
     dropped_before = 0
     # Newer than the argument, which is as it was at the first connection.
-    position = _read_cursor(context.last_event_id or after)
+    position = _read_cursor(info.context.last_event_id or after)
     async with aclosing(stream_batches(rooms.database, rooms.fanout, topic, position)) as batches:
         async for batch, dropped in batches:
             dropped_before += dropped
-            rows = [kept for row in batch.rows if (kept := select(row)) is not None]
-            if rows:
-                context.forget_loaded()
-                yield batch, dropped_before, rows
+            if any(select(row) is not None for row in batch.rows):
+                yield kind(cursor=str(batch.id), dropped=dropped_before, batch=batch, select=select)
                 dropped_before = 0
 
 
