@@ -31,7 +31,7 @@ from app.graphql.operations import Operations, SentDocument
 from app.graphql.protection import Protection
 from app.graphql.queries import Query
 from app.graphql.scalars import SCALARS
-from app.graphql.sharing import SharingExecutor
+from app.graphql.sharing import SharedResultsRunner, SharingExecutor
 from app.graphql.subscriptions import Subscription
 
 logger = logging.getLogger(__name__)
@@ -122,6 +122,11 @@ class Schema(strawberry.Schema):
             except (DocumentRefused, RequestError) as refusal:
                 logger.warning("The listed GraphQL operation %s will be refused: %s", name, refusal)
         self._costs = CostModel(self._schema, protection.max_cost)
+
+    def create_extensions_runner(
+        self, execution_context: ExecutionContext, extensions: list[SchemaExtension]
+    ) -> SchemaExtensionsRunner:
+        return SharedResultsRunner(execution_context=execution_context, extensions=extensions)
 
     async def execute(self, *arguments: Any, **options: Any) -> ExecutionResult:
         """Runs a query or a mutation; a subscription has answers without end and goes through `stream`."""
