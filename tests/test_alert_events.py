@@ -112,8 +112,9 @@ async def test_alerts_that_are_changed_together_arrive_one_by_one_and_each_can_b
     service: ServiceClient,
 ) -> None:
     await service.register("A")
-    ids = [await raise_alert(service, cause=f"cause {n}") for n in range(5)]
     async with service.subscribe(ALERTS) as subscription:
+        ids = [await raise_alert(service, cause=f"cause {n}") for n in range(5)]
+        assert [(await subscription.next())["action"] for _ in ids] == ["RAISE"] * 5
         await change(service, "acknowledgeAlerts", *ids)
         events = [await subscription.next() for _ in ids]
     assert [event["alert"]["alertId"] for event in events] == ids
@@ -142,8 +143,9 @@ async def test_predictions_arrive_as_they_are_recorded_together(service: Service
 async def test_nothing_is_missed_or_doubled_over_a_restart(database_url: str) -> None:
     async with run_service(database_url) as first:
         await first.register("A")
-        alert_id = await raise_alert(first)
         async with first.subscribe(ALERTS) as alerts, first.subscribe(PREDICTIONS) as predictions:
+            alert_id = await raise_alert(first)
+            assert (await alerts.next())["action"] == "RAISE"
             await change(first, "clearAlert", alert_id)
             await record(first, "A")
             cursors = [(await each.next())["cursor"] for each in (alerts, predictions)]
