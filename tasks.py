@@ -803,14 +803,16 @@ def bench(_: Context, name: str, json: str = "") -> None:
     """Measures ours beside what one would use otherwise, on the server of DATABASE_URL; needs uv sync --group bench."""
     import uvloop
 
+    from benchmarks.graphql import bench_graphql
     from benchmarks.ingest import bench_ingest
     from benchmarks.report import describe_machine, write_table
 
+    benchmarks = {"graphql": bench_graphql, "ingest": bench_ingest}
     with report_errors():
-        if name != "ingest":
-            raise InvalidInput(f"There is no benchmark {name!r}: choose ingest.")
+        if name not in benchmarks:
+            raise InvalidInput(f"There is no benchmark {name!r}: choose one of {', '.join(benchmarks)}.")
         with open_server(load_settings()) as url:
-            findings = uvloop.run(bench_ingest(url, say))
+            findings = uvloop.run(benchmarks[name](url, say))
     say(f"On {describe_machine()}:")
     print(write_table(findings))  # noqa: T201 - as it goes into docs/benchmarks.md
     if json:

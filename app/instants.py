@@ -32,3 +32,8 @@ def check_event_time(instant: datetime, now: datetime, field: str) -> datetime:
     if instant > now + FUTURE_TOLERANCE:
         raise InvalidInput(f"{field} is more than 5 minutes ahead of the service's clock.", field=field)
     return instant
+
+
+def format_instant(instant: datetime) -> str:
+    """RFC 3339 in UTC with all six digits of the microseconds, as every answer has it."""
+    return instant.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ").rjust(27, "0")

@@ -16,6 +16,11 @@ def make_request(path: str, body: bytes, media_type: str) -> bytes:
     return head.encode() + body
 
 
+def make_get(path: str) -> bytes:
+    """One GET, ready to be written."""
+    return f"GET {path} HTTP/1.1\r\nHost: bench\r\n\r\n".encode()
+
+
 @dataclass
 class Load:
     """What came of a run: how long it took, and how many answers had which status."""
@@ -23,6 +28,7 @@ class Load:
     seconds: float = 0.0
     statuses: Counter[int] = field(default_factory=Counter)
     first_refusal: bytes = b""
+    received: int = 0  # bytes of bodies
 
     def require_all_good(self) -> None:
         """Raises RuntimeError where an answer was not 200: such a run measures nothing."""
@@ -36,7 +42,8 @@ class _Client(asyncio.Protocol):
     def __init__(self, requests: Iterator[bytes], load: Load) -> None:
         self._requests = requests
         self._load = load
-        self._buffer = b""
+        self._head = b""
+        self._missing: int | None = None  # bytes of the answer's body; None until its head is there
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -53,20 +60,28 @@ class _Client(asyncio.Protocol):
             self._transport.write(request)
 
     def data_received(self, data: bytes) -> None:
-        self._buffer += data
-        head, separator, body = self._buffer.partition(b"\r\n\r\n")
-        if not separator:
-            return
+        if self._missing is None:
+            self._head += data
+            head, separator, data = self._head.partition(b"\r\n\r\n")
+            if not separator:
+                return
+            self._head = b""
+            self._missing = self._read_head(head, data)
+        # Counted, not gathered: to put an answer of megabytes together is more than the server's work on it.
+        self._missing -= len(data)
+        self._load.received += len(data)
+        if self._missing == 0:
+            self._missing = None
+            self._send()
+
+    def _read_head(self, head: bytes, begun: bytes) -> int:
         fields = head.lower()
         start = fields.index(b"content-length:") + len(b"content-length:")
-        if len(body) < int(fields[start:].split(b"\r\n", 1)[0]):
-            return
         status = int(head[9:12])
         self._load.statuses[status] += 1
         if status != 200 and not self._load.first_refusal:
-            self._load.first_refusal = body
-        self._buffer = b""
-        self._send()
+            self._load.first_refusal = begun
+        return int(fields[start:].split(b"\r\n", 1)[0])
 
     def connection_lost(self, exc: Exception | None) -> None:
         if not self.done.done():

@@ -59,15 +59,24 @@ class Process:
         raise RuntimeError(f"process {self.pid} has ended")
 
 
-@contextmanager
-def run_server(app: str, *options: str, database_url: str) -> Iterator[Process]:
-    """`uvicorn` with an app, as one process without a log of requests, for as long as the block lasts."""
+def find_free_port() -> int:
+    """A port of this machine that nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+        port: int = probe.getsockname()[1]
+    return port
+
+
+@contextmanager
+def run_server(app: str, *options: str, database_url: str, **variables: str) -> Iterator[Process]:
+    """`uvicorn` with an app, as one process without a log of requests, for as long as the block lasts."""
+    port = find_free_port()
     command = [sys.executable, "-m", "uvicorn", app, *options, "--port", str(port), "--no-access-log"]
     process = subprocess.Popen(  # noqa: S603 - our own command
-        [*command, "--log-level", "warning"], cwd=ROOT, env=make_environ(database_url), stderr=subprocess.DEVNULL
+        [*command, "--log-level", "warning"],
+        cwd=ROOT,
+        env=make_environ(database_url, **variables),
+        stderr=subprocess.DEVNULL,
     )
     try:
         yield Process(port, process.pid)

@@ -27,6 +27,7 @@ from app.embedded import find_installation, open_embedded
 from app.main import create_app
 from app.settings import load_settings
 from tests.client import ServiceClient
+from tests.comparing import compare_answers
 from tests.seed import SEED
 from tests.timescale.community import CommunityServer, CommunityServerError
 
@@ -248,8 +249,9 @@ async def run_service(database_url: str, **variables: str) -> AsyncIterator[Serv
         await asyncio.sleep(0.005)
     port = server.servers[0].sockets[0].getsockname()[1]
     try:
-        async with ServiceClient(f"http://127.0.0.1:{port}") as client:
-            yield client
+        with compare_answers():
+            async with ServiceClient(f"http://127.0.0.1:{port}") as client:
+                yield client
     finally:
         server.should_exit = True
         await serving

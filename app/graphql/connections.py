@@ -9,6 +9,7 @@ import strawberry
 from app.graphql.context import Info
 from app.graphql.filters import read_order, read_where
 from app.graphql.inputs import ORDERS, WHERES
+from app.graphql.standing import Pages, stand
 from app.history.clauses import Clause
 from app.history.fields import Record
 from app.history.pages import ROW, Page, PageRequest, count_rows, find_page
@@ -71,6 +72,21 @@ class Connection(Generic[Node]):
         )
 
 
+def read_request(
+    shape: TableShape,
+    most: int,
+    where: Any = None,
+    order_by: Any = None,
+    first: int | None = None,
+    after: str | None = None,
+    last: int | None = None,
+    before: str | None = None,
+) -> PageRequest:
+    """What the arguments of a connection ask for, of which `most` rows are given. Raises InvalidInput."""
+    kept = read_where(shape, where, row=ROW)
+    return PageRequest(kept, read_order(shape, order_by), first, after, last, before, most)
+
+
 def connect(shape: TableShape, entity: type[Entity], *, owned: bool = False) -> Any:
     """A field that pages through a table: through all of it, or through the rows of the machine that it's a field of."""
 
@@ -84,9 +100,8 @@ def connect(shape: TableShape, entity: type[Entity], *, owned: bool = False) -> 
         last: int | None = None,
         before: str | None = None,
     ) -> Any:
-        kept = read_where(shape, where, row=ROW)
         most = info.context.rooms.max_page_rows
-        request = PageRequest(kept, read_order(shape, order_by), first, after, last, before, most)
+        request = read_request(shape, most, where, order_by, first, after, last, before)
         owner = self.machine_id if owned else None
         if owner is not None:
             page = await info.context.loaders.page.load((owner, (shape, request)))
@@ -103,4 +118,6 @@ def connect(shape: TableShape, entity: type[Entity], *, owned: bool = False) -> 
     }
     (term, *_) = shape.order
     order = "The newest first" if term.descending else "By machineId"
-    return strawberry.field(resolve, description=f"{order} where no order is given.")
+    return strawberry.field(
+        resolve, description=f"{order} where no order is given.", metadata=stand(Pages(shape, owned))
+    )

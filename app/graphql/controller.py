@@ -25,6 +25,7 @@ from app.graphql.graphiql.page import render_page
 from app.graphql.operations import carry_document_id
 from app.graphql.protection import Protection
 from app.graphql.schema import make_served_schema
+from app.graphql.shortcut import Shortcut
 from app.graphql.sse import EventStream
 from app.graphql.websocket import WebSocketHandler
 
@@ -35,8 +36,9 @@ def make_controller(rooms: Rooms, protection: Protection) -> type[Controller]:
     async def get_context() -> Context:
         return Context.make(rooms)
 
+    schema = make_served_schema(protection)
     base = make_graphql_controller(
-        make_served_schema(protection),
+        schema,
         path="/graphql",
         graphql_ide="graphiql" if protection.graphiql else None,
         context_getter=get_context,
@@ -44,6 +46,7 @@ def make_controller(rooms: Rooms, protection: Protection) -> type[Controller]:
     )
 
     class GraphQLController(base):  # type: ignore[misc, valid-type]  # made by a function, as Strawberry offers it
+        middleware = (Shortcut(schema, rooms).wrap,)
         # Strawberry would make the empty response in a thread of its own.
         dependencies = {**base.dependencies, "response": Provide(_make_response, sync_to_thread=False)}  # noqa: RUF012 - Litestar's way
         stream_transport_classes_by_protocol = {GRAPHQL_SSE_PROTOCOL: EventStream}  # noqa: RUF012 - Strawberry's way

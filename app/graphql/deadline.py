@@ -3,31 +3,38 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeAlias
 
-from litestar import Request
+Receive: TypeAlias = Callable[[], Awaitable[Mapping[str, Any]]]
+
+PATIENCE = 0.5  # seconds; most operations are done before anybody has to look
 
 
 @contextmanager
-def stop_when_gone(request: Request[Any, Any, Any] | None, deadline: asyncio.Timeout) -> Iterator[None]:
+def stop_when_gone(receive: Receive | None, deadline: asyncio.Timeout) -> Iterator[None]:
     """Lets `deadline` expire when the client of a request, whose body was read, hangs up before the block is done.
 
     Without a request nothing is watched: a WebSocket's operations end with it anyway.
     """
-    if request is None:
+    if receive is None:
         yield
         return
-    watcher = asyncio.create_task(_wait_until_gone(request, deadline))
+    watchers: list[asyncio.Task[None]] = []
+    timer = asyncio.get_running_loop().call_later(
+        PATIENCE, lambda: watchers.append(asyncio.create_task(_wait_until_gone(receive, deadline)))
+    )
     try:
         yield
     finally:
-        watcher.cancel()
+        timer.cancel()
+        for watcher in watchers:
+            watcher.cancel()
 
 
-async def _wait_until_gone(request: Request[Any, Any, Any], deadline: asyncio.Timeout) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
+async def _wait_until_gone(receive: Receive, deadline: asyncio.Timeout) -> None:
+    while (await receive())["type"] != "http.disconnect":
         pass
     if not deadline.expired():
         deadline.reschedule(asyncio.get_running_loop().time())

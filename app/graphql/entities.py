@@ -10,10 +10,12 @@ import strawberry
 
 from app.alert import AlertState, AlertType, Severity
 from app.errors import NotFound
+from app.graphql import standing
 from app.graphql.aggregates import aggregate
 from app.graphql.connections import connect
 from app.graphql.context import Info
 from app.graphql.scalars import Json, Metrics
+from app.graphql.standing import Newest, stand
 from app.graphql.types import Series, make_question
 from app.history.columns import Fill
 from app.history.fields import Record
@@ -45,7 +47,7 @@ class OfMachine:
 
     machine_id: strawberry.ID
 
-    @strawberry.field
+    @strawberry.field(metadata=stand(standing.OfMachine(MACHINES)))
     async def machine(self, info: Info) -> Machine:
         found = await info.context.loaders.machine.load(self.machine_id)
         if found is None:
@@ -175,7 +177,9 @@ class Machine(Row):
     created_at: datetime
     updated_at: datetime
 
-    @strawberry.field(description="When the newest reading was taken.")
+    @strawberry.field(
+        description="When the newest reading was taken.", metadata=stand(Newest(MEASUREMENTS, "timestamp"))
+    )
     async def last_seen_at(self, info: Info) -> datetime | None:
         reading = await info.context.loaders.latest.load(self.machine_id)
         return None if reading is None else reading.timestamp
@@ -190,12 +194,18 @@ class Machine(Row):
             pulse, reading.timestamp, reading.created_at, info.context.now, info.context.rooms.liveness
         )
 
-    @strawberry.field(description="Newest by event time, never overwritten by a reading that arrives late.")
+    @strawberry.field(
+        description="Newest by event time, never overwritten by a reading that arrives late.",
+        metadata=stand(Newest(MEASUREMENTS)),
+    )
     async def latest(self, info: Info) -> Measurement | None:
         reading = await info.context.loaders.latest.load(self.machine_id)
         return None if reading is None else Measurement.view(reading)
 
-    @strawberry.field(description="Newest by event time; of several at one instant, that of the last modelVersion.")
+    @strawberry.field(
+        description="Newest by event time; of several at one instant, that of the last modelVersion.",
+        metadata=stand(Newest(PREDICTIONS)),
+    )
     async def latest_prediction(self, info: Info) -> Prediction | None:
         request = PageRequest(order=PREDICTIONS.order, first=1)
         page = await info.context.loaders.page.load((self.machine_id, (PREDICTIONS, request)))

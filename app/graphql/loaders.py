@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Hashable, Sequence
+from functools import cached_property
 from typing import TypeVar
 
 import msgspec
@@ -25,21 +26,42 @@ Result = TypeVar("Result")
 
 
 class Loaders:
-    """The loaders of one operation. A key is a machine's id, or an id with what its field was asked."""
+    """The loaders of one operation, each made when it's first needed. A key is a machine's id, or an id with what its field was asked."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self.machine: DataLoader[str, StoredMachine | None] = DataLoader(self._load_machines)
-        self.latest: DataLoader[str, StoredReading | None] = DataLoader(self._load_latest)
-        self.pulse: DataLoader[str, Pulse | None] = DataLoader(self._load_pulses)
-        self.series: DataLoader[tuple[str, SeriesQuestion], list[SeriesColumns]] = DataLoader(self._load_series)
-        self.page: DataLoader[tuple[str, tuple[TableShape, PageRequest]], Page] = DataLoader(self._load_pages)
-        self.groups: DataLoader[tuple[str, tuple[TableShape, AggregateRequest]], list[Group]] = DataLoader(
-            self._load_groups
-        )
-        self.count: DataLoader[tuple[str, tuple[TableShape, Clause]], int] = DataLoader(self._load_counts)
 
-        self.transitions: DataLoader[int, list[Transition]] = DataLoader(self._load_transitions)
+    @cached_property
+    def machine(self) -> DataLoader[str, StoredMachine | None]:
+        return DataLoader(self._load_machines)
+
+    @cached_property
+    def latest(self) -> DataLoader[str, StoredReading | None]:
+        return DataLoader(self._load_latest)
+
+    @cached_property
+    def pulse(self) -> DataLoader[str, Pulse | None]:
+        return DataLoader(self._load_pulses)
+
+    @cached_property
+    def series(self) -> DataLoader[tuple[str, SeriesQuestion], list[SeriesColumns]]:
+        return DataLoader(self._load_series)
+
+    @cached_property
+    def page(self) -> DataLoader[tuple[str, tuple[TableShape, PageRequest]], Page]:
+        return DataLoader(self._load_pages)
+
+    @cached_property
+    def groups(self) -> DataLoader[tuple[str, tuple[TableShape, AggregateRequest]], list[Group]]:
+        return DataLoader(self._load_groups)
+
+    @cached_property
+    def count(self) -> DataLoader[tuple[str, tuple[TableShape, Clause]], int]:
+        return DataLoader(self._load_counts)
+
+    @cached_property
+    def transitions(self) -> DataLoader[int, list[Transition]]:
+        return DataLoader(self._load_transitions)
 
     async def _load_machines(self, machine_ids: list[str]) -> list[StoredMachine | None]:
         found = await find_machines(machine_ids)

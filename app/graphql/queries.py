@@ -11,6 +11,7 @@ from app.graphql.aggregates import aggregate
 from app.graphql.connections import connect
 from app.graphql.context import Info
 from app.graphql.entities import Alert, EsgRecord, Feature, Machine, Measurement, Prediction
+from app.graphql.standing import ByKey, stand
 from app.graphql.types import Fleet, Series, Storage, make_question
 from app.history.columns import Fill
 from app.history.machines import find_fleet
@@ -28,7 +29,7 @@ class Query:
         rooms = info.context.rooms
         return Fleet.view(await find_fleet(rooms.database, info.context.now, rooms.liveness))
 
-    @strawberry.field(description="Null where no such machine is registered.")
+    @strawberry.field(description="Null where no such machine is registered.", metadata=stand(ByKey(MACHINES)))
     async def machine(self, info: Info, machine_id: strawberry.ID) -> Machine | None:
         found = await info.context.loaders.machine.load(machine_id)
         return None if found is None else Machine.view(found)

@@ -10,6 +10,7 @@ import strawberry
 from strawberry.types.scalar import ScalarDefinition
 
 from app.errors import InvalidInput
+from app.instants import format_instant
 
 EpochMillis = NewType("EpochMillis", int)
 Json = NewType("Json", object)
@@ -18,11 +19,6 @@ Metrics = NewType("Metrics", dict[str, float])
 # Years that keep their place when they are moved to UTC.
 _FIRST = datetime(1, 1, 2, tzinfo=UTC)
 _LAST = datetime(9999, 12, 30, tzinfo=UTC)
-
-
-def format_instant(instant: datetime) -> str:
-    """RFC 3339 in UTC with all six digits of the microseconds, as every answer has it."""
-    return instant.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ").rjust(27, "0")
 
 
 def _serialize_instant(value: datetime | str) -> str:

@@ -6,10 +6,18 @@ import asyncio
 import logging
 from collections.abc import Iterator
 from dataclasses import asdict
+from datetime import datetime
 from typing import Any
 
 import strawberry
-from graphql import DocumentNode, GraphQLError, GraphQLSyntaxError, get_operation_ast
+from graphql import (
+    DocumentNode,
+    GraphQLError,
+    GraphQLSchema,
+    GraphQLSyntaxError,
+    OperationDefinitionNode,
+    get_operation_ast,
+)
 from graphql import ExecutionResult as CoreResult
 from strawberry.exceptions import MissingQueryError
 from strawberry.extensions import SchemaExtension
@@ -22,16 +30,18 @@ from strawberry.types.graphql import OperationType
 
 from app.correlation import read_correlation_id
 from app.errors import InvalidInput, QueryTimeout, QueryTooExpensive, RequestError
-from app.graphql.cost import CostModel
+from app.graphql.context import Rooms
+from app.graphql.cost import Cost, CostModel
 from app.graphql.deadline import stop_when_gone
 from app.graphql.documents import DocumentRefused, Documents
+from app.graphql.execution import PlanningExecutor
 from app.graphql.limits import check_variables
 from app.graphql.mutations import Mutation
 from app.graphql.operations import Operations, SentDocument
 from app.graphql.protection import Protection
 from app.graphql.queries import Query
 from app.graphql.scalars import SCALARS
-from app.graphql.sharing import SharedResultsRunner, SharingExecutor
+from app.graphql.sharing import SharedResultsRunner
 from app.graphql.subscriptions import Subscription
 
 logger = logging.getLogger(__name__)
@@ -58,14 +68,15 @@ class CodedErrors(SchemaExtension):
 
     def _code(self, result: object) -> None:
         if isinstance(result, (ExecutionResult, CoreResult)) and result.errors:
-            result.errors = [_code_error(error) for error in result.errors]
+            result.errors = [code_error(error) for error in result.errors]
             if self.execution_context.context.websocket is not None:
                 # Over HTTP each answer has it in a header.
                 for error in result.errors:
                     error.extensions = {**(error.extensions or {}), "correlationId": read_correlation_id()}
 
 
-def _code_error(error: GraphQLError) -> GraphQLError:
+def code_error(error: GraphQLError) -> GraphQLError:
+    """The error as it goes to a client."""
     original = error.original_error
     while isinstance(original, GraphQLError):
         original = original.original_error
@@ -169,12 +180,42 @@ class Schema(strawberry.Schema):
         operation = get_operation_ast(document, context.operation_name)
         if operation is None:
             return  # execution says that several are there and none was named
-        rooms = context.context.rooms
-        hypertables = rooms.declared if rooms.database.edition.has_hypertables else {}
-        cost = self._costs.check(document, operation, context.variables or {}, hypertables, context.context.now)
+        asker = context.context
+        cost = self.estimate(document, operation, context.variables or {}, asker.rooms, asker.now)
         # A subscription is estimated by one event; told once would be too little, with each event too much.
         if context.operation_type is not OperationType.SUBSCRIPTION:
             context.extensions_results["cost"] = asdict(cost)
+
+    def estimate(
+        self,
+        document: DocumentNode,
+        operation: OperationDefinitionNode,
+        variables: dict[str, Any],
+        rooms: Rooms,
+        now: datetime,
+    ) -> Cost:
+        """What an operation costs. Raises QueryTooExpensive where that is more than it may."""
+        hypertables = rooms.declared if rooms.database.edition.has_hypertables else {}
+        return self._costs.check(document, operation, variables, hypertables, now)
+
+    def find_prepared(self, query: str) -> DocumentNode | None:
+        """A document that was prepared before, if clients may send it as a text. Raises RequestError where they may not."""
+        text = self.operations.find(query, None)
+        return None if text is None else self.documents.kept.get(text)
+
+    def check_variables(self, variables: dict[str, Any]) -> None:
+        """Raises QueryTooComplex where they are over a limit."""
+        check_variables(variables, self._protection.limits)
+
+    @property
+    def core(self) -> GraphQLSchema:
+        """graphql-core's schema."""
+        return self._schema
+
+    @property
+    def patience(self) -> float:
+        """Seconds that an operation may take."""
+        return self._protection.timeout.total_seconds()
 
     async def _execute_operation(
         self,
@@ -183,20 +224,26 @@ class Schema(strawberry.Schema):
     ) -> Any:
         """Strawberry's, within the time that an operation may take, and no longer than someone waits for a query."""
         try:
-            async with asyncio.timeout(self._protection.timeout.total_seconds()) as deadline:
+            async with asyncio.timeout(self.patience) as deadline:
                 if execution_context.operation_type is OperationType.QUERY:
-                    with stop_when_gone(execution_context.context.request, deadline):
+                    request = execution_context.context.request
+                    with stop_when_gone(None if request is None else request.receive, deadline):
                         return await super()._execute_operation(execution_context, *arguments)
                 return await super()._execute_operation(execution_context, *arguments)
         except TimeoutError:
-            late = QueryTimeout(
-                "The operation took longer than AURUM_GRAPHQL_TIMEOUT and was stopped: ask for less at a time. "
-                "What a mutation had changed by then stays changed."
-            )
-            return CoreResult(data=None, errors=[GraphQLError(str(late), original_error=late)])
+            return CoreResult(data=None, errors=[describe_late()])
 
     def process_errors(self, errors: list[GraphQLError], execution_context: ExecutionContext | None = None) -> None:
         """Called by Strawberry with errors that are logged elsewhere."""
+
+
+def describe_late() -> GraphQLError:
+    """What is said of an operation that took too long."""
+    late = QueryTimeout(
+        "The operation took longer than AURUM_GRAPHQL_TIMEOUT and was stopped: ask for less at a time. "
+        "What a mutation had changed by then stays changed."
+    )
+    return GraphQLError(str(late), original_error=late)
 
 
 def _unpack(context: ExecutionContext) -> tuple[object, object]:
@@ -224,5 +271,5 @@ def make_served_schema(protection: Protection) -> Schema:
         protection,
         **_ROOTS,
         extensions=[OperationContext, CodedErrors],
-        execution_context_class=SharingExecutor,
+        execution_context_class=PlanningExecutor,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 
@@ -29,6 +30,13 @@ class Clause:
     @staticmethod
     def any_of(clauses: Sequence[Clause]) -> Clause:
         return Clause.join("OR", clauses, "false")
+
+    @staticmethod
+    def concat(*pieces: Clause | str) -> Clause:
+        """One behind the other."""
+        text = "".join(piece if isinstance(piece, str) else piece.sql for piece in pieces)
+        arguments = [piece.arguments for piece in pieces if not isinstance(piece, str)]
+        return Clause(text, tuple(chain.from_iterable(arguments)))
 
     def negate(self) -> Clause:
         return Clause(f"(NOT {self.sql})", self.arguments)

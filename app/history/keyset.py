@@ -18,6 +18,7 @@ from app.errors import InvalidInput
 from app.history.clauses import Clause
 from app.history.fields import Kind, Record
 from app.history.shapes import Ordering, TableShape
+from app.instants import format_instant
 
 
 def complete_order(shape: TableShape, order: Sequence[Ordering]) -> tuple[Ordering, ...]:
@@ -92,15 +93,17 @@ def _write_nulls(shape: TableShape, term: Ordering) -> str:
     return " NULLS FIRST" if _puts_nulls_first(term) else " NULLS LAST"
 
 
-def _sign(shape: TableShape, order: Sequence[Ordering]) -> list[str]:
+def write_signature(shape: TableShape, order: Sequence[Ordering]) -> list[str]:
+    """What a cursor says of the order that it belongs to."""
     return [("-" if term.descending else "+") + term.column + _write_nulls(shape, term) for term in order]
 
 
 def write_cursors(shape: TableShape, order: Sequence[Ordering], rows: Sequence[Record]) -> list[str]:
     """The cursor that stands at each of these rows: its values of the order's fields."""
-    signature = _sign(shape, order)
+    signature = write_signature(shape, order)
     columns = [term.column for term in order]
     numbers = [place for place, name in enumerate(columns) if shape.fields[name].kind is Kind.FLOAT]
+    instants = [place for place, name in enumerate(columns) if shape.fields[name].kind is Kind.INSTANT]
     cursors = []
     for row in rows:
         values = [row[name] for name in columns]
@@ -108,6 +111,9 @@ def write_cursors(shape: TableShape, order: Sequence[Ordering], rows: Sequence[R
             # JSON has no numbers for these.
             if values[place] is not None and not math.isfinite(values[place]):
                 values[place] = str(values[place])
+        for place in instants:
+            # As PostgreSQL writes them where it writes the cursor.
+            values[place] = None if values[place] is None else format_instant(values[place])
         cursors.append(base64.urlsafe_b64encode(msgspec.json.encode([signature, values])).decode())
     return cursors
 
@@ -117,7 +123,7 @@ def read_cursor(shape: TableShape, order: Sequence[Ordering], cursor: str, field
     try:
         content = base64.b64decode(cursor, altchars=b"-_", validate=True)
         signature, values = msgspec.json.decode(content, type=tuple[list[str], list[Any]])
-        if signature != _sign(shape, order):
+        if signature != write_signature(shape, order):
             raise InvalidInput(f"{field} is a cursor of another orderBy: start again without it.", field=field)
         return [shape.fields[term.column].restore(value) for term, value in zip(order, values, strict=True)]
     except (binascii.Error, msgspec.DecodeError, ValueError, OverflowError, RecursionError) as error:

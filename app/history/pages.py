@@ -55,10 +55,13 @@ def write_page(shape: TableShape, request: PageRequest, *, row: str, owned: Clau
     return Clause(f"SELECT {shape.select(row)} {source.sql}", source.arguments)
 
 
-def write_page_source(shape: TableShape, request: PageRequest, *, row: str, owned: Clause | None = None) -> Clause:
-    """What stands behind a page's SELECT: its rows, and one more where there is one, in the order in which they are walked,
-    so that `last` rows come last to first. `row` is their alias, which `where` and `owned`, one more condition, are about."""
-    size = _check_size(request)
+def write_page_source(
+    shape: TableShape, request: PageRequest, *, row: str, owned: Clause | None = None, spare: int = 1
+) -> Clause:
+    """What stands behind a page's SELECT: its rows, and `spare` more where there are any, in the order in which they are
+    walked, so that `last` rows come last to first. `row` is their alias, which `where` and `owned`, one more condition, are
+    about."""
+    size = check_size(request)
     order = complete_order(shape, request.order)
     conditions = [request.where] if owned is None else [owned, request.where]
     if request.after is not None:
@@ -69,7 +72,7 @@ def write_page_source(shape: TableShape, request: PageRequest, *, row: str, owne
     where = Clause.all_of(conditions)
     walked = write_order(shape, _walk(shape, request), partial(shape.express, row=row))
     return Clause(
-        f"FROM {shape.name} AS {row} WHERE {where.sql} ORDER BY {walked} LIMIT {size + 1}",
+        f"FROM {shape.name} AS {row} WHERE {where.sql} ORDER BY {walked} LIMIT {size + spare}",
         where.arguments,
     )
 
@@ -110,7 +113,7 @@ def _walk(shape: TableShape, request: PageRequest) -> tuple[Ordering, ...]:
 
 
 def _cut(shape: TableShape, request: PageRequest, rows: Sequence[asyncpg.Record]) -> Page:
-    size = _check_size(request)
+    size = check_size(request)
     more = len(rows) > size
     kept = list(rows[:size])
     backwards = request.last is not None
@@ -146,7 +149,8 @@ async def count_rows_by_machine(
     return [counts.get(machine_id, 0) for machine_id in machine_ids]
 
 
-def _check_size(request: PageRequest) -> int:
+def check_size(request: PageRequest) -> int:
+    """How many rows the page has at most. Raises InvalidInput."""
     if request.first is not None and request.last is not None:
         raise InvalidInput("Ask for first or for last, not for both.", field="last")
     for name, size in (("first", request.first), ("last", request.last)):

@@ -6,7 +6,7 @@ of the GraphQL API. Pure.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import cached_property
@@ -61,9 +61,10 @@ class TableShape:
         choices = self.fields[name].choices
         return sql if choices is None else f"({_write_array(choices)})[{sql}]"
 
-    def select(self, row: str) -> str:
-        """All fields, for a SELECT or a RETURNING, each under its name."""
-        return ", ".join(f"{self.express(name, row)} AS {name}" for name in self.fields)
+    def select(self, row: str, names: Collection[str] | None = None) -> str:
+        """These fields, by default all, for a SELECT or a RETURNING, each under its name."""
+        wanted = self.fields if names is None else names
+        return ", ".join(f"{self.express(name, row)} AS {name}" for name in wanted)
 
     def decode(self, record: Record) -> dict[str, Any]:
         """What `select` has answered, as it goes to a client."""

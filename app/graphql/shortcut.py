@@ -1,0 +1,245 @@
+"""The short way of a query that PostgreSQL answers alone: from the request's bytes to the answer's, past all that other
+operations need.
+
+Arrives: ASGI messages of `/graphql`. Leaves: an answer, where the document is known to be good (it has been sent before)
+and every root field of its operation is planned; for anything else, errors in the request included, the messages go on
+to Strawberry as they came. Fails: as the operation does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+import msgspec
+from graphql import (
+    DirectiveNode,
+    DocumentNode,
+    GraphQLError,
+    NamedTypeNode,
+    NonNullTypeNode,
+    OperationDefinitionNode,
+    OperationType,
+    TypeNode,
+    VariableNode,
+    Visitor,
+    get_operation_ast,
+    located_error,
+    visit,
+)
+from graphql.execution.values import VariableValues, get_variable_values
+from litestar.types import ASGIApp, Receive, Scope, Send
+
+from app.errors import QueryTimeout, RequestError
+from app.graphql.cache import BoundedCache
+from app.graphql.context import Rooms
+from app.graphql.cost import Cost
+from app.graphql.deadline import stop_when_gone
+from app.graphql.execution import PlanningExecutor, fetch_text
+from app.graphql.planner import Selections, Statement, plan_field, select_all
+from app.graphql.schema import Schema, code_error, describe_late
+from app.instants import read_clock
+
+LONGEST = 64 * 1024  # bytes of a request that is short enough
+KEPT = 2_000
+TREE_BYTES = 2_000  # about what a tree of selections takes
+COST_HOLDS = timedelta(minutes=1)  # a range up to now grows by a chunk now and then
+
+_JSON = b"application/json"
+
+
+class Asked(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
+    """A request as it mostly is. Whatever else it holds is for the long way."""
+
+    query: str
+    variables: dict[str, Any] | None = None
+    operation_name: str | None = None
+
+
+class _Operation(msgspec.Struct):
+    """What is known of an operation before its variables are. `plain` says that each of them is one id or one text, which
+    changes what is found and never how much is read; `deciding` are those that @skip and @include go by."""
+
+    document: DocumentNode
+    node: OperationDefinitionNode
+    plain: bool
+    deciding: frozenset[str]
+    selections: dict[tuple[object, ...], Selections]
+    statements: dict[str, Statement] | None = None  # where no variable changes them
+    cost: Cost | None = None  # the latest, and when it was estimated
+    costed_at: datetime | None = None
+
+
+class Shortcut:
+    """Before the schema's own route: `wrap` gives the ASGI application that tries the short way first."""
+
+    def __init__(self, schema: Schema, rooms: Rooms) -> None:
+        self._schema = schema
+        self._rooms = rooms
+        self._decoder = msgspec.json.Decoder(Asked)
+        self._operations: BoundedCache[tuple[str, str | None], _Operation] = BoundedCache(
+            entries=KEPT, size=KEPT * TREE_BYTES
+        )
+
+    def wrap(self, app: ASGIApp) -> ASGIApp:
+        """A middleware of Litestar's."""
+
+        async def run(scope: Scope, receive: Receive, send: Send) -> None:
+            if not _is_short(scope):
+                await app(scope, receive, send)
+                return
+            first = await receive()
+            answer = None
+            if first["type"] == "http.request" and not first["more_body"]:
+                answer = await self._answer(first["body"], receive)
+            if answer is None:
+                await app(scope, _replay(first, receive), send)
+                return
+            headers = [(b"content-type", _JSON), (b"content-length", b"%d" % len(answer))]
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            await send({"type": "http.response.body", "body": answer, "more_body": False})
+
+        return run
+
+    async def _answer(self, body: bytes, receive: Any) -> bytes | None:
+        try:
+            asked = self._decoder.decode(body)
+            operation = self._find_operation(asked)
+            variables = None if operation is None else self._read_variables(operation, asked)
+            if operation is None or variables is None:
+                return None
+            statements = self._plan(operation, asked, variables)
+            if statements is None:
+                return None
+            cost = self._estimate(operation, asked)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, RequestError):
+            return None
+        return await self._fetch(operation, statements, cost, receive)
+
+    def _find_operation(self, asked: Asked) -> _Operation | None:
+        key = (asked.query, asked.operation_name)
+        known = self._operations.get(key)
+        if known is not None:
+            return known
+        document = self._schema.find_prepared(asked.query)
+        node = None if document is None else _choose_operation(document, asked.operation_name)
+        if document is None or node is None:
+            return None
+        finder = _DirectiveVariables()
+        visit(document, finder)
+        plain = all(_is_plain(definition.type) for definition in node.variable_definitions or ())
+        operation = _Operation(document, node, plain, frozenset(finder.names), {})
+        self._operations.put(key, operation, TREE_BYTES)
+        return operation
+
+    def _read_variables(self, operation: _Operation, asked: Asked) -> VariableValues | None:
+        """The variables as graphql-core coerces them; None where it has something against them."""
+        self._schema.check_variables(asked.variables or {})
+        definitions = operation.node.variable_definitions or ()
+        read = get_variable_values(self._schema.core, definitions, asked.variables or {})
+        return None if isinstance(read, list) else read
+
+    def _plan(self, operation: _Operation, asked: Asked, variables: VariableValues) -> dict[str, Statement] | None:
+        if operation.statements is not None:
+            return operation.statements
+        deciding = tuple(variables.coerced.get(name) for name in operation.deciding)
+        selections = operation.selections.get(deciding)
+        if selections is None:
+            executor = PlanningExecutor.build(
+                self._schema.core,
+                operation.document,
+                raw_variable_values=asked.variables,
+                operation_name=asked.operation_name,
+            )
+            if isinstance(executor, list) or len(operation.selections) > KEPT:
+                return None
+            selections = operation.selections[deciding] = select_all(executor)
+        statements: dict[str, Statement] = {}
+        for key, selected in selections.items():
+            statement = plan_field(selected, self._schema, variables, self._rooms.max_page_rows)
+            if statement is None:
+                return None
+            statements[key] = statement
+        if not operation.node.variable_definitions:
+            operation.statements = statements
+        return statements
+
+    def _estimate(self, operation: _Operation, asked: Asked) -> Cost:
+        now = read_clock()
+        if operation.cost is not None and operation.costed_at is not None and now - operation.costed_at < COST_HOLDS:
+            return operation.cost
+        cost = self._schema.estimate(operation.document, operation.node, asked.variables or {}, self._rooms, now)
+        if operation.plain:
+            operation.cost, operation.costed_at = cost, now
+        return cost
+
+    async def _fetch(
+        self, operation: _Operation, statements: Mapping[str, Statement], cost: Cost, receive: Any
+    ) -> bytes | None:
+        data: dict[str, msgspec.Raw] = {}
+        try:
+            async with asyncio.timeout(self._schema.patience) as deadline:
+                with stop_when_gone(receive, deadline):
+                    for key, statement in statements.items():
+                        text = await fetch_text(self._rooms.database, statement)
+                        if text is None:
+                            return None
+                        data[key] = msgspec.Raw(text.encode())
+        except TimeoutError:
+            return _refuse(describe_late(), cost)
+        except QueryTimeout as error:
+            # Not to be tried again the long way. Only pages take long, and none of them can be null.
+            return _refuse(located_error(error, operation.node.selection_set.selections, [key]), cost)
+        except RequestError:
+            return None
+        return msgspec.json.encode({"data": data, "extensions": {"cost": cost}})
+
+
+def _refuse(error: GraphQLError, cost: Cost) -> bytes:
+    return msgspec.json.encode({"data": None, "errors": [code_error(error).formatted], "extensions": {"cost": cost}})
+
+
+def _choose_operation(document: DocumentNode, name: str | None) -> OperationDefinitionNode | None:
+    """The query that is meant; None where it's another operation, or not clear which."""
+    node = get_operation_ast(document, name)
+    return node if node is not None and node.operation is OperationType.QUERY else None
+
+
+class _DirectiveVariables(Visitor):
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+
+    def enter_directive(self, node: DirectiveNode, *_: Any) -> None:
+        self.names.update(
+            argument.value.name.value for argument in node.arguments or () if isinstance(argument.value, VariableNode)
+        )
+
+
+def _is_plain(kind: TypeNode) -> bool:
+    inner = kind.type if isinstance(kind, NonNullTypeNode) else kind
+    return isinstance(inner, NamedTypeNode) and inner.name.value in {"ID", "String"}
+
+
+def _is_short(scope: Any) -> bool:
+    if scope["type"] != "http" or scope["method"] != "POST":
+        return False
+    fields = dict(scope["headers"])
+    if fields.get(b"content-type", b"").partition(b";")[0].strip().lower() != _JSON:
+        return False
+    if b"text/event-stream" in fields.get(b"accept", b"") or b"multipart" in fields.get(b"accept", b""):
+        return False
+    length = fields.get(b"content-length", b"")
+    return length.isdigit() and int(length) <= LONGEST
+
+
+def _replay(first: Any, receive: Receive) -> Receive:
+    """`receive` with a message before all others."""
+    pending = [first]
+
+    async def replay() -> Any:
+        return pending.pop() if pending else await receive()
+
+    return replay
