@@ -20,9 +20,9 @@ from app.graphql.connections import read_request
 from app.graphql.selection import TYPENAME, Selected
 from app.graphql.standing import ByKey, Newest, OfMachine, Pages, find_standing
 from app.history.clauses import Clause
+from app.history.fields import Field, Kind
 from app.history.keyset import complete_order, write_signature
 from app.history.pages import ROW, PageRequest, check_size, write_count, write_page_source
-from app.history.fields import Field, Kind
 from app.history.shapes import TableShape
 
 UNUSUAL = "\x01"
