@@ -252,7 +252,7 @@ async def test_graphql_refuses_odd_readings_in_the_same_words(process: ServicePr
     ]
 
 
-@pytest.mark.parametrize("digits", [400, 4_000, 5_000, 100_000])
+@pytest.mark.parametrize("digits", [400, 4_000, 5_000, 60_000])
 async def test_graphql_takes_whole_numbers_of_any_length_for_what_they_are(
     process: ServiceProcess, database: Connection, digits: int
 ) -> None:
@@ -266,6 +266,6 @@ async def test_graphql_takes_whole_numbers_of_any_length_for_what_they_are(
     assert refused["message"].startswith("metrics.a is ")
     assert refused["message"].endswith(A_NUMBER)
     if digits < 4_300:
-        assert variable.json() == {"data": answer}
+        assert variable.json()["data"] == answer
     else:
         assert (variable.status_code, variable.json()["errors"][0]["extensions"]["code"]) == (400, "BAD_REQUEST")
