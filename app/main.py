@@ -35,6 +35,7 @@ from app.graphql.limits import DocumentLimits
 from app.graphql.operations import AllowedOperations, read_allowed
 from app.graphql.protection import Protection
 from app.graphql.sharing import Answers
+from app.history.series import SeriesLimits
 from app.ingest.backlog import Backlog
 from app.ingest.endpoint import make_router as make_ingest_router
 from app.ingest.message import Limits
@@ -115,6 +116,7 @@ def create_app(settings: Settings | None = None) -> Litestar:
         fanout=fanout,
         answers=Answers(),
         liveness=LivenessLimits(settings.stale_after, settings.silent_after),
+        series=SeriesLimits(settings.max_series_range, settings.max_series_values),
         declared=find_hypertables(APP_CONFIG.table_classes),
         max_page_rows=settings.max_page_rows,
     )

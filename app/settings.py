@@ -119,6 +119,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             "(ISO 8601 duration)."
         ),
     ] = timedelta(seconds=10)
+    max_series_range: Annotated[
+        timedelta, Meta(description="How long the range of one question for series may be (ISO 8601 duration).")
+    ] = timedelta(days=3660)
+    max_series_values: Annotated[
+        Annotated[int, Meta(ge=1)],
+        Meta(
+            description="How many values one question for series may take, all its series together: raw ones, or buckets "
+            "with those that are filled."
+        ),
+    ] = 2_000_000
     stale_after: Annotated[
         timedelta,
         Meta(
@@ -289,7 +299,14 @@ def _check_together(settings: Settings) -> Iterator[str]:
     statement_timeout = _format(settings.statement_timeout)
     if not timedelta(milliseconds=1) <= settings.statement_timeout <= _LONGEST_STATEMENT:
         yield f"AURUM_STATEMENT_TIMEOUT is {statement_timeout}: must be from PT0.001S to {_format(_LONGEST_STATEMENT)}."
-    for name in ("ingest_deadline", "stale_after", "silent_after", "outbox_retention", "graphql_timeout"):
+    for name in (
+        "ingest_deadline",
+        "max_series_range",
+        "stale_after",
+        "silent_after",
+        "outbox_retention",
+        "graphql_timeout",
+    ):
         span = getattr(settings, name)
         if not timedelta(0) < span <= _LONGEST:
             yield (

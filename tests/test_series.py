@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.client import ServiceClient
+from tests.conftest import run_service
 
 START = datetime(2026, 1, 5, tzinfo=UTC)  # a Monday
 
@@ -215,3 +216,66 @@ async def test_machines_answer_for_their_own_series_in_one_query(press: ServiceC
         },
         {"machineId": "PRESS-2", "series": [{"metric": "a", "values": [7.0]}]},
     ]
+
+
+async def test_the_range_and_what_it_holds_are_bounded_by_settings(database_url: str) -> None:
+    async with run_service(database_url, AURUM_MAX_SERIES_RANGE="P1D", AURUM_MAX_SERIES_VALUES="10") as client:
+        await client.register("PRESS-1")
+        await load(client, "PRESS-1", {minute: {"a": 1, "b": 2} for minute in range(6)})
+        asked = {"machineIds": ["PRESS-1"], "from": at(0), "to": at(24 * 60)}
+        refused: list[tuple[dict[str, Any], str, str]] = [
+            (
+                {"to": at(24 * 60 + 1)},
+                "from",
+                "The range is longer than P1D (AURUM_MAX_SERIES_RANGE): begin it later.",
+            ),
+            (
+                {},
+                "bucket",
+                "The range holds more than 10 values (AURUM_MAX_SERIES_VALUES): give a bucket, or a shorter range.",
+            ),
+            *(
+                (
+                    variables,
+                    "bucket",
+                    "The range holds more than 10 such buckets (AURUM_MAX_SERIES_VALUES): choose a longer one, "
+                    "or a shorter range.",
+                )
+                for variables in (
+                    {"bucket": "PT1H", "metrics": ["a"]},
+                    {"bucket": "PT1M", "to": at(6)},
+                    {"bucket": "PT1M", "to": at(6), "fill": "NULL"},
+                    {"bucket": "PT1H", "to": at(6 * 60), "fill": "NULL", "metrics": ["a", "zzz"]},
+                )
+            ),
+        ]
+        for variables, field, sentence in refused:
+            error = await client.refuse(QUERY, **{**asked, **variables})
+            assert error["message"] == sentence
+            assert error["extensions"] == {"code": "BAD_USER_INPUT", "field": field}
+        answered: list[tuple[dict[str, Any], list[int]]] = [
+            ({"to": at(5)}, [5, 5]),
+            ({"metrics": ["a"]}, [6]),
+            ({"metrics": ["a"], "to": at(10), "bucket": "PT1M", "fill": "NULL"}, [10]),
+            ({"bucket": "PT1M", "to": at(5)}, [5, 5]),
+        ]
+        for variables, points in answered:
+            answer = await client.ask(QUERY, **{**asked, **variables})
+            assert [len(series["values"]) for series in answer["series"]] == points
+
+
+async def test_a_range_without_a_beginning_is_refused(press: ServiceClient) -> None:
+    error = await press.refuse('{ series(machineIds: ["PRESS-1"]) { values } }')
+    assert error["extensions"] == {"code": "GRAPHQL_VALIDATION_FAILED"}
+    assert "of type 'DateTime!' is required" in error["message"]
+
+
+async def test_readings_that_came_in_any_order_are_answered_in_the_order_of_time(service: ServiceClient) -> None:
+    await service.register("PRESS-1")
+    for minute in (5, 1, 3, 0, 4, 2):
+        await load(service, "PRESS-1", {minute: {"a": minute}})
+    asked: list[dict[str, Any]] = [{}, {"bucket": "PT1M"}, {"bucket": "PT1M", "fill": "NULL", "to": at(6)}]
+    for variables in asked:
+        (series,) = await ask(service, **variables)
+        assert series["timestamps"] == [stamp(minute) for minute in range(6)]
+        assert series["values"] == [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]

@@ -76,6 +76,8 @@ def test_every_setting_can_be_set() -> None:
         "AURUM_MAX_PAGE_ROWS": "30",
         "AURUM_INGEST_QUEUE_BYTES": "4096",
         "AURUM_INGEST_DEADLINE": "PT3S",
+        "AURUM_MAX_SERIES_RANGE": "P30D",
+        "AURUM_MAX_SERIES_VALUES": "1000",
         "AURUM_STALE_AFTER": "PT30S",
         "AURUM_SILENT_AFTER": "PT1H",
         "AURUM_OUTBOX_RETENTION": "P7D",
@@ -111,6 +113,8 @@ def test_every_setting_can_be_set() -> None:
         max_page_rows=30,
         ingest_queue_bytes=4096,
         ingest_deadline=timedelta(seconds=3),
+        max_series_range=timedelta(days=30),
+        max_series_values=1000,
         stale_after=timedelta(seconds=30),
         silent_after=timedelta(hours=1),
         outbox_retention=timedelta(days=7),
@@ -171,7 +175,9 @@ def test_a_value_that_cannot_be_is_refused_with_its_name_and_what_would_be_right
 
 
 @pytest.mark.parametrize("value", ["PT0S", "-PT30S", "P36501D"])
-@pytest.mark.parametrize("variable", ["AURUM_STALE_AFTER", "AURUM_SILENT_AFTER", "AURUM_OUTBOX_RETENTION"])
+@pytest.mark.parametrize(
+    "variable", ["AURUM_MAX_SERIES_RANGE", "AURUM_STALE_AFTER", "AURUM_SILENT_AFTER", "AURUM_OUTBOX_RETENTION"]
+)
 def test_a_duration_is_longer_than_nothing_and_shorter_than_a_century(variable: str, value: str) -> None:
     shown = {"PT0S": "P0D"}.get(value, value)
     expected = f"{variable} is {shown}: must be longer than nothing, such as PT30S, and at most P36500D."

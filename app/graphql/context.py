@@ -15,6 +15,7 @@ from app.database import Database
 from app.events.fanout import Fanout
 from app.graphql.loaders import Loaders
 from app.graphql.sharing import Answers
+from app.history.series import SeriesLimits
 from app.ingest.message import Limits
 from app.ingest.writer import Writer
 from app.instants import read_clock
@@ -33,6 +34,7 @@ class Rooms:
     fanout: Fanout
     answers: Answers
     liveness: LivenessLimits
+    series: SeriesLimits
     declared: Mapping[str, Hypertable]
     max_page_rows: int
 
@@ -53,7 +55,7 @@ class Context(BaseContext, kw_only=True):
 
     @classmethod
     def make(cls, rooms: Rooms) -> Context:
-        return cls(rooms=rooms, now=read_clock(), loaders=Loaders(rooms.database))
+        return cls(rooms=rooms, now=read_clock(), loaders=Loaders(rooms.database, rooms.series))
 
     @property
     def last_event_id(self) -> str | None:
@@ -61,7 +63,7 @@ class Context(BaseContext, kw_only=True):
         return None if self.request is None else self.request.headers.get("last-event-id")
 
     def begin_operation(self) -> Context:
-        return msgspec.structs.replace(self, now=read_clock(), loaders=Loaders(self.rooms.database))
+        return msgspec.structs.replace(self, now=read_clock(), loaders=Loaders(self.rooms.database, self.rooms.series))
 
 
 Info: TypeAlias = strawberry.Info[Context, None]

@@ -15,19 +15,22 @@ from app.graphql.aggregates import aggregate
 from app.graphql.connections import connect
 from app.graphql.context import Info
 from app.graphql.scalars import Json, Metrics
+from app.graphql.series import Series, make_question
 from app.graphql.standing import Newest, stand
-from app.graphql.types import Series, make_question
 from app.history.columns import Fill
 from app.history.fields import Record
 from app.history.machines import judge_machine
 from app.history.pages import PageRequest
-from app.history.series import Aggregate
 from app.history.shapes import ALERTS, ESG_RECORDS, FEATURES, MACHINES, MEASUREMENTS, PREDICTIONS, TableShape
+from app.history.statements import Aggregate
 from app.insight.alerts import AlertAction, StoredAlert
 from app.insight.predictions import StoredPrediction
 from app.liveness.pulse import Liveness
 from app.reading import StoredReading
 from app.registry import StoredMachine
+
+for _kind in (AlertAction, Liveness):
+    strawberry.enum(_kind, description=_kind.__doc__)
 
 
 class Row:

@@ -14,7 +14,7 @@ from app.history.aggregates import AggregateRequest, Group, find_groups_by_machi
 from app.history.clauses import Clause
 from app.history.machines import find_latest, find_machine_pulses
 from app.history.pages import Page, PageRequest, count_rows_by_machine, find_pages
-from app.history.series import SeriesColumns, SeriesQuestion, find_series
+from app.history.series import SeriesColumns, SeriesLimits, SeriesQuestion, find_series
 from app.history.shapes import TableShape
 from app.insight.alert_log import Transition, find_transitions
 from app.liveness.pulse import Pulse
@@ -28,8 +28,9 @@ Result = TypeVar("Result")
 class Loaders:
     """The loaders of one operation, each made when it's first needed. A key is a machine's id, or an id with what its field was asked."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, series_limits: SeriesLimits) -> None:
         self._database = database
+        self._series_limits = series_limits
 
     @cached_property
     def machine(self) -> DataLoader[str, StoredMachine | None]:
@@ -83,7 +84,7 @@ class Loaders:
     async def _load_series(self, keys: list[tuple[str, SeriesQuestion]]) -> list[list[SeriesColumns]]:
         async def load(machine_ids: Sequence[str], question: SeriesQuestion) -> list[list[SeriesColumns]]:
             asked = msgspec.structs.replace(question, machine_ids=tuple(machine_ids))
-            found = await find_series(self._database, asked)
+            found = await find_series(self._database, asked, self._series_limits)
             return [[series for series in found if series.machine_id == machine_id] for machine_id in machine_ids]
 
         return await _load_alike(keys, load)

@@ -11,12 +11,15 @@ from app.graphql.aggregates import aggregate
 from app.graphql.connections import connect
 from app.graphql.context import Info
 from app.graphql.entities import Alert, EsgRecord, Feature, Machine, Measurement, Prediction
+from app.graphql.series import Series, make_question
 from app.graphql.standing import ByKey, stand
-from app.graphql.types import Fleet, Series, Storage, make_question
+from app.graphql.storage import Storage
+from app.graphql.types import Fleet
 from app.history.columns import Fill
 from app.history.machines import find_fleet
-from app.history.series import Aggregate, find_series
+from app.history.series import find_series
 from app.history.shapes import ALERTS, ESG_RECORDS, FEATURES, MACHINES, MEASUREMENTS, PREDICTIONS
+from app.history.statements import Aggregate
 from app.migrations.state import list_migrations, read_state
 from app.timescale.catalogue import read_hypertables
 from app.timescale.editions import describe_left_out
@@ -66,7 +69,8 @@ class Query:
         question = make_question(
             machine_ids, metrics, from_, to or info.context.now, bucket, aggregate, fill, max_points
         )
-        return [Series(columns=columns) for columns in await find_series(info.context.rooms.database, question)]
+        rooms = info.context.rooms
+        return [Series(columns=columns) for columns in await find_series(rooms.database, question, rooms.series)]
 
     @strawberry.field(description="The database under the service: edition, hypertables, migrations.")
     async def storage(self, info: Info) -> Storage:

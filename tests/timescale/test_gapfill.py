@@ -12,7 +12,8 @@ import pytest
 
 from app.database import Database, EditionName
 from app.history.columns import Fill
-from app.history.series import Aggregate, SeriesQuestion, find_series
+from app.history.series import SeriesLimits, SeriesQuestion, find_series
+from app.history.statements import Aggregate
 from tests.conftest import run_command
 from tests.timescale.community import CommunityServer
 
@@ -95,7 +96,7 @@ async def test_filled_buckets_are_those_of_time_bucket_gapfill(database: Databas
                     fill=fill,
                     max_points=100_000,
                 )
-                found = await find_series(database, question)
+                found = await find_series(database, question, SeriesLimits(timedelta(days=3), 100_000))
                 async with database.connection() as connection:
                     native = await connection.fetch(
                         NATIVE.format(filled=filled.format(aggregate=expression)), bucket, start, end

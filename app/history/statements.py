@@ -1,0 +1,110 @@
+"""The SQL that answers for series: raw readings, or buckets of time.
+
+Each statement gives a row per machine and metric: `source_rows`, and two arrays of `found` elements, in no order, as
+PostgreSQL sends them to clients: `instants` (timestamptz) and `values` (float8, NaN for null). They are decoded by
+`unpack_instants` and `unpack_values`: making Python's own objects of them first would take longer than to find them.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+import numpy as np
+
+from app.history.columns import Instants, Values
+
+# A Monday, as TimescaleDB has it, so that weeks begin alike with and without it.
+BUCKET_ORIGIN = "TIMESTAMPTZ '2000-01-03 00:00:00+00'"
+
+
+class Aggregate(Enum):
+    """What a bucket shows of its values. STDDEV is the sample's; percentiles interpolate, as percentile_cont does."""
+
+    AVG = "AVG"
+    MIN = "MIN"
+    MAX = "MAX"
+    SUM = "SUM"
+    COUNT = "COUNT"
+    FIRST = "FIRST"
+    LAST = "LAST"
+    STDDEV = "STDDEV"
+    P50 = "P50"
+    P95 = "P95"
+    P99 = "P99"
+
+
+_AGGREGATES = {
+    Aggregate.AVG: "avg(value)",
+    Aggregate.MIN: "min(value)",
+    Aggregate.MAX: "max(value)",
+    Aggregate.SUM: "sum(value)",
+    Aggregate.COUNT: "count(value)::float8",
+    Aggregate.FIRST: "(array_agg(value ORDER BY timestamp))[1]",
+    Aggregate.LAST: "(array_agg(value ORDER BY timestamp DESC))[1]",
+    Aggregate.STDDEV: "stddev_samp(value)",
+    Aggregate.P50: "percentile_cont(0.5) WITHIN GROUP (ORDER BY value)",
+    Aggregate.P95: "percentile_cont(0.95) WITHIN GROUP (ORDER BY value)",
+    Aggregate.P99: "percentile_cont(0.99) WITHIN GROUP (ORDER BY value)",
+}
+
+# $1 machine ids, $2 and $3 the range
+_ALL_METRICS = """
+  SELECT machine_id, timestamp, metric, value::float8 AS value
+  FROM raw_measurements CROSS JOIN LATERAL jsonb_each(metrics) AS each (metric, value)
+  WHERE machine_id = ANY($1::text[]) AND timestamp >= $2 AND timestamp < $3 AND $4::text[] IS NULL"""
+# $4 metric names
+_NAMED_METRICS = """
+  SELECT machine_id, timestamp, metric, (metrics -> metric)::float8 AS value
+  FROM raw_measurements JOIN unnest($4::text[]) AS metric ON metrics ? metric
+  WHERE machine_id = ANY($1::text[]) AND timestamp >= $2 AND timestamp < $3"""
+
+
+def write_raw(*, named: bool) -> str:
+    """The readings of the range; $5 is how many values of all series are read at most."""
+    return f"""
+SELECT machine_id, metric, count(*) AS source_rows, count(*) AS found,
+       array_send(array_agg(timestamp)) AS instants, array_send(array_agg(coalesce(value, 'NaN'))) AS values
+FROM ({_write_source(named)}
+  LIMIT $5
+) AS values
+GROUP BY machine_id, metric
+"""
+
+
+def write_buckets(aggregate: Aggregate, *, named: bool, hypertables: bool) -> str:
+    """The buckets that hold a value; $5 is how many of all series are read at most, $6 how wide they are."""
+    bin_function = "time_bucket" if hypertables else "date_bin"
+    return f"""
+SELECT machine_id, metric, sum(source_rows)::int8 AS source_rows, count(*) AS found,
+       array_send(array_agg(bucket)) AS instants, array_send(array_agg(coalesce(value, 'NaN'))) AS values
+FROM (
+  SELECT machine_id, metric, {bin_function}($6::interval, timestamp, {BUCKET_ORIGIN}) AS bucket,
+         {_AGGREGATES[aggregate]} AS value, count(*) AS source_rows
+  FROM ({_write_source(named).replace(chr(10), chr(10) + "  ")}
+  ) AS values
+  GROUP BY machine_id, metric, bucket
+  LIMIT $5
+) AS buckets
+GROUP BY machine_id, metric
+"""
+
+
+def _write_source(named: bool) -> str:
+    return _NAMED_METRICS if named else _ALL_METRICS
+
+
+# Dimensions, flags, type, length and lower bound come before the elements, each of which has its length before it.
+_HEADER = 20
+_INSTANTS = np.dtype([("length", ">i4"), ("value", ">i8")])
+_VALUES = np.dtype([("length", ">i4"), ("value", ">f8")])
+_POSTGRES_EPOCH = 946_684_800_000_000  # 2000-01-01 in microseconds since 1970
+
+
+def unpack_instants(sent: bytes) -> Instants:
+    """Microseconds since 1970 of what array_send gives for timestamptz[]; none may be null."""
+    return np.frombuffer(sent, _INSTANTS, offset=_HEADER)["value"].astype(np.int64) + _POSTGRES_EPOCH
+
+
+def unpack_values(sent: bytes) -> Values:
+    """What array_send gives for float8[]; none may be null."""
+    return np.frombuffer(sent, _VALUES, offset=_HEADER)["value"].astype(np.float64)
