@@ -1,0 +1,9 @@
+SELECT machine_id, metric, count(*) AS source_rows, count(*) AS found,
+       array_send(array_agg(timestamp)) AS instants, array_send(array_agg(coalesce(value, 'NaN'))) AS values
+FROM (
+  SELECT machine_id, timestamp, metric, (metrics -> metric)::float8 AS value
+  FROM raw_measurements JOIN unnest($4::text[]) AS metric ON metrics ? metric
+  WHERE machine_id = ANY($1::text[]) AND timestamp >= $2 AND timestamp < $3
+  LIMIT $5
+) AS values
+GROUP BY machine_id, metric

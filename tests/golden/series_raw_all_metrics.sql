@@ -1,0 +1,9 @@
+SELECT machine_id, metric, count(*) AS source_rows, count(*) AS found,
+       array_send(array_agg(timestamp)) AS instants, array_send(array_agg(coalesce(value, 'NaN'))) AS values
+FROM (
+  SELECT machine_id, timestamp, metric, value::float8 AS value
+  FROM raw_measurements CROSS JOIN LATERAL jsonb_each(metrics) AS each (metric, value)
+  WHERE machine_id = ANY($1::text[]) AND timestamp >= $2 AND timestamp < $3 AND $4::text[] IS NULL
+  LIMIT $5
+) AS values
+GROUP BY machine_id, metric
