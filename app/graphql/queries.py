@@ -21,7 +21,7 @@ from app.history.series import find_series
 from app.history.shapes import ALERTS, ESG_RECORDS, FEATURES, MACHINES, MEASUREMENTS, PREDICTIONS
 from app.history.statements import Aggregate
 from app.migrations.state import list_migrations, read_state
-from app.timescale.catalogue import read_hypertables
+from app.timescale.catalogue import read_hypertables, read_policies
 from app.timescale.editions import describe_left_out
 
 
@@ -72,13 +72,14 @@ class Query:
         rooms = info.context.rooms
         return [Series(columns=columns) for columns in await find_series(rooms.database, question, rooms.series)]
 
-    @strawberry.field(description="The database under the service: edition, hypertables, migrations.")
+    @strawberry.field(description="The database under the service: edition, hypertables, policies, migrations.")
     async def storage(self, info: Info) -> Storage:
         rooms = info.context.rooms
         database = rooms.database
         async with database.connection() as connection:
             size_bytes = await connection.fetchval("SELECT pg_database_size(current_database())")
             hypertables = await read_hypertables(connection, database.edition)
+            policies = await read_policies(connection, database.edition)
             migrations = await read_state(connection, list_migrations())
         left_out = describe_left_out(rooms.declared, database.edition)
-        return Storage.view(database.edition, size_bytes, hypertables, left_out, migrations)
+        return Storage.view(database.edition, size_bytes, hypertables, policies, left_out, migrations)

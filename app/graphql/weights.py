@@ -68,6 +68,7 @@ LISTS: Final[Mapping[str, Callable[[Mapping[str, Any]], int]]] = {
     "IngestResult.rejected": lambda _: 10,
     "MeasurementGroup.metrics": _count_given("names"),
     "Storage.hypertables": lambda _: 10,
+    "Storage.policies": lambda _: 10,
     "__Schema.types": lambda _: 200,
     "__Schema.directives": lambda _: 5,
     "__Type.fields": lambda _: 6,
