@@ -35,6 +35,8 @@ from app.graphql.limits import DocumentLimits
 from app.graphql.operations import AllowedOperations, read_allowed
 from app.graphql.protection import Protection
 from app.graphql.sharing import Answers
+from app.history.rollups import INTERVAL as ROLLUP_INTERVAL
+from app.history.rollups import keep_rollups
 from app.history.series import SeriesLimits
 from app.ingest.backlog import Backlog
 from app.ingest.endpoint import make_router as make_ingest_router
@@ -150,6 +152,7 @@ def create_app(settings: Settings | None = None) -> Litestar:
             for chore in (
                 repeat("prune the outbox", prune, PRUNING_INTERVAL),
                 repeat("look whether machines are silent", watch, WATCHING_INTERVAL),
+                repeat("roll up the hours", partial(keep_rollups, database), ROLLUP_INTERVAL),
                 repeat("drop what is too old", drop, RETENTION_INTERVAL),
             ):
                 stack.push_async_callback(stop, asyncio.create_task(chore), CLOSE_TIMEOUT)

@@ -29,6 +29,7 @@ from piccolo.table import Table
 
 from app.timescale.declared import Declared
 from app.timescale.hypertable import Hypertable
+from app.timescale.indexes import Index
 from app.timescale.keys import CompositeKey, KeyTimestamptz, PrimaryKey
 
 _SEVERITIES = "'LOW', 'MEDIUM', 'HIGH', 'CRITICAL'"
@@ -229,6 +230,52 @@ class MachinePulse(Declared, Table, tablename="machine_pulses"):
     clock_lag = Interval(default=None)
     seen_at = Timestamptz(default=None)
     silent_since = Timestamptz(default=None, null=True)
+
+
+class Rollup(
+    Declared,
+    CompositeKey,
+    Table,
+    tablename="rollups",
+    # an hour of which readings changed, and `series` of all metrics
+    indexes=(Index("rollups_hour", ("machine_id", "bucket")),),
+):
+    """What the values of one metric of a machine in one hour come to, so that long ranges need not read them again.
+
+    Right wherever `rollup_cover` says so and `rollup_changes` names no later change.
+    """
+
+    machine_id = ForeignKey(Machine, on_delete=OnDelete.restrict, on_update=OnUpdate.restrict, null=False, default=None)
+    metric = Text(default=None)
+    bucket = KeyTimestamptz(primary_key=True, default=None)
+    readings = BigInt(default=None)
+    # null where it may be beyond double precision: such an hour is read anew
+    total = DoublePrecision(default=None, null=True)
+    lowest = DoublePrecision(default=None)
+    highest = DoublePrecision(default=None)
+    earliest = DoublePrecision(default=None)
+    latest = DoublePrecision(default=None)
+
+    # key: `series` of long ranges
+    rollups_pkey = PrimaryKey([machine_id, metric, bucket])
+
+
+class RollupChange(Declared, Table, tablename="rollup_changes"):
+    """An hour of a machine whose readings changed after it had ended; written by triggers on raw_measurements."""
+
+    id = BigSerial(primary_key=True)
+    machine_id = Text(default=None)
+    bucket = Timestamptz(default=None)
+
+
+class RollupCover(Declared, Table, tablename="rollup_cover"):
+    """From when until when hours are rolled up, whichever machine they are of; one row, or none while nothing is."""
+
+    id = BigInt(primary_key=True, default=None)
+    since = Timestamptz(default=None)
+    until = Timestamptz(default=None)
+
+    rollup_cover_one_row = Check("id = 1")
 
 
 class FileLoad(Declared, Table, tablename="file_loads"):

@@ -30,6 +30,26 @@ CREATE SEQUENCE alerts_id_seq AS bigint;
 
 CREATE SEQUENCE outbox_id_seq AS bigint;
 
+CREATE SEQUENCE rollup_changes_id_seq AS bigint;
+
+SET check_function_bodies = off;
+
+CREATE OR REPLACE FUNCTION note_rollup_changes()
+ RETURNS trigger
+ LANGUAGE plpgsql
+AS $function$
+BEGIN
+  IF TG_OP = 'TRUNCATE' THEN
+    DELETE FROM rollup_cover;
+    RETURN NULL;
+  END IF;
+  INSERT INTO rollup_changes (machine_id, bucket)
+  SELECT DISTINCT machine_id, date_bin('1 hour', timestamp, TIMESTAMPTZ '2000-01-03 00:00:00+00') FROM changed
+  WHERE timestamp < date_bin('1 hour', clock_timestamp(), TIMESTAMPTZ '2000-01-03 00:00:00+00');
+  RETURN NULL;
+END $function$
+;
+
 CREATE TABLE file_loads (
   fingerprint text NOT NULL,
   path text NOT NULL,
@@ -171,11 +191,42 @@ CREATE TABLE raw_measurements (
   CONSTRAINT raw_measurements_metrics_object CHECK ((jsonb_typeof(metrics) = 'object'::text))
 );
 
+CREATE TABLE rollup_changes (
+  id bigint NOT NULL DEFAULT nextval('rollup_changes_id_seq'::regclass),
+  machine_id text NOT NULL,
+  bucket timestamp with time zone NOT NULL,
+  CONSTRAINT rollup_changes_pkey PRIMARY KEY (id)
+);
+
+CREATE TABLE rollup_cover (
+  id bigint NOT NULL,
+  since timestamp with time zone NOT NULL,
+  until timestamp with time zone NOT NULL,
+  CONSTRAINT rollup_cover_pkey PRIMARY KEY (id),
+  CONSTRAINT rollup_cover_one_row CHECK ((id = 1))
+);
+
+CREATE TABLE rollups (
+  machine_id text NOT NULL,
+  metric text NOT NULL,
+  bucket timestamp with time zone NOT NULL,
+  readings bigint NOT NULL,
+  total double precision,
+  lowest double precision NOT NULL,
+  highest double precision NOT NULL,
+  earliest double precision NOT NULL,
+  latest double precision NOT NULL,
+  CONSTRAINT rollups_pkey PRIMARY KEY (machine_id, metric, bucket),
+  CONSTRAINT rollups_machine_id_fkey FOREIGN KEY (machine_id) REFERENCES machines(machine_id) ON UPDATE RESTRICT ON DELETE RESTRICT
+);
+
 ALTER SEQUENCE alert_transitions_id_seq OWNED BY alert_transitions.id;
 
 ALTER SEQUENCE alerts_id_seq OWNED BY alerts.id;
 
 ALTER SEQUENCE outbox_id_seq OWNED BY outbox.id;
+
+ALTER SEQUENCE rollup_changes_id_seq OWNED BY rollup_changes.id;
 
 CREATE INDEX alert_transitions_alert_id ON alert_transitions USING btree (alert_id);
 
@@ -196,6 +247,18 @@ CREATE INDEX predictions_prediction_id ON predictions USING btree (prediction_id
 CREATE INDEX predictions_timestamp ON predictions USING btree ("timestamp");
 
 CREATE INDEX raw_measurements_timestamp ON raw_measurements USING btree ("timestamp");
+
+CREATE INDEX rollups_hour ON rollups USING btree (machine_id, bucket);
+
+CREATE TRIGGER note_deleted AFTER DELETE ON raw_measurements REFERENCING OLD TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION note_rollup_changes();
+
+CREATE TRIGGER note_inserted AFTER INSERT ON raw_measurements REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION note_rollup_changes();
+
+CREATE TRIGGER note_moved AFTER UPDATE ON raw_measurements REFERENCING OLD TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION note_rollup_changes();
+
+CREATE TRIGGER note_truncated AFTER TRUNCATE ON raw_measurements FOR EACH STATEMENT EXECUTE FUNCTION note_rollup_changes();
+
+CREATE TRIGGER note_updated AFTER UPDATE ON raw_measurements REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION note_rollup_changes();
 
 -- esg_records, left out without TimescaleDB
 DO $aurum$

@@ -11,7 +11,7 @@ from piccolo.columns.column_types import PrimaryKey as PiccoloPrimaryKey
 from piccolo.table import Table
 
 from app.piccolo_app import APP_CONFIG
-from app.tables import Alert, EsgRecord, Feature, Machine, Outbox, Prediction, RawMeasurement
+from app.tables import Alert, EsgRecord, Feature, Machine, Outbox, Prediction, RawMeasurement, Rollup
 from app.timescale.declared import find_hypertables
 from app.timescale.hypertable import Hypertable
 from app.timescale.keys import CompositeKey, KeyTimestamptz, PrimaryKey
@@ -19,7 +19,7 @@ from app.timescale.statements import ENABLE_TIMESCALE
 from app.timescale.steps import format_interval
 from app.timescale.transitions import plan_transition
 
-KEYED: list[type[Table]] = [RawMeasurement, Feature, Prediction, EsgRecord]
+KEYED: list[type[Table]] = [RawMeasurement, Feature, Prediction, EsgRecord, Rollup]
 
 
 def find_key(table: type[Table]) -> list[str]:
@@ -98,8 +98,9 @@ def test_a_composite_key_is_said_once_for_all_its_columns() -> None:
 def test_the_time_column_says_nothing_of_the_key(table: type[Table]) -> None:
     column = table._meta.primary_key
     assert isinstance(column, KeyTimestamptz)
-    assert column._meta.name == "timestamp"
-    assert column.ddl == '"timestamp" TIMESTAMPTZ NOT NULL DEFAULT null'
+    name = column._meta.name
+    assert name == ("bucket" if table is Rollup else "timestamp")
+    assert column.ddl == f'"{name}" TIMESTAMPTZ NOT NULL DEFAULT null'
 
 
 def test_an_ordinary_key_says_that_it_is_one() -> None:

@@ -32,6 +32,9 @@ TABLES = [
     "outbox_readers",
     "predictions",
     "raw_measurements",
+    "rollup_changes",
+    "rollup_cover",
+    "rollups",
 ]
 HYPERTABLES = {"esg_records": 7, "features": 7, "predictions": 7, "raw_measurements": 1}  # days of a chunk
 
@@ -92,6 +95,9 @@ async def test_telemetry_is_keyed_by_machine_and_time(url: str) -> None:
         ("outbox_readers", "PRIMARY KEY (name)"),
         ("predictions", 'PRIMARY KEY (machine_id, "timestamp", model_version)'),
         ("raw_measurements", 'PRIMARY KEY (machine_id, "timestamp")'),
+        ("rollup_changes", "PRIMARY KEY (id)"),
+        ("rollup_cover", "PRIMARY KEY (id)"),
+        ("rollups", "PRIMARY KEY (machine_id, metric, bucket)"),
     ]
 
 

@@ -11,21 +11,34 @@ import asyncio
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from enum import Enum
+from typing import Any
 
 import asyncpg
 import msgspec
 import numpy as np
 
-from app.database import Database
+from app.database import Connection, Database
 from app.errors import InvalidInput
 from app.history.columns import Fill, Instants, Values, fill_buckets, mark_gaps
 from app.history.machines import require_machines
-from app.history.statements import Aggregate, unpack_instants, unpack_values, write_buckets, write_raw
+from app.history.rollups import HOUR, Bounds, find_bounds
+from app.history.statements import (
+    ROLLED_AGGREGATES,
+    Aggregate,
+    unpack_instants,
+    unpack_values,
+    write_buckets,
+    write_raw,
+    write_rolled_buckets,
+)
 from app.history.thinning import LEAST_POINTS, thin_out
 from app.instants import to_microseconds
 
 MAX_POINTS = 100_000  # points of one Series
 LONGEST_BUCKET = timedelta(days=36_500)
+
+LEAST_ROLLED = timedelta(days=1)  # a shorter range is read sooner than asked where it may come from
+MOST_CHANGED = 500  # hours of machines; with more of them the readings are read at once
 
 _ORIGIN_MICROSECONDS = to_microseconds(datetime(2000, 1, 3, tzinfo=UTC))
 # Values that are laid out beside the event loop: from here on it would be kept from other requests for milliseconds.
@@ -74,14 +87,16 @@ class SeriesColumns(msgspec.Struct, frozen=True):
 
 
 async def find_series(database: Database, question: SeriesQuestion, limits: SeriesLimits) -> list[SeriesColumns]:
-    """Answers the question with one statement."""
+    """Answers the question, from rollups where they hold it and from readings where they don't."""
     _check(question, limits)
     machine_ids = list(dict.fromkeys(question.machine_ids))
     async with database.connection() as connection:
         await require_machines(connection, machine_ids, field="machineIds")
-        statement, arguments = write_statement(question, limits, hypertables=database.edition.has_hypertables)
         try:
-            rows = await connection.fetch(statement, *arguments)
+            rows = await _fetch_rolled(connection, question, limits)
+            if rows is None:
+                statement, arguments = write_statement(question, limits, hypertables=database.edition.has_hypertables)
+                rows = await connection.fetch(statement, *arguments)
         except asyncpg.NumericValueOutOfRangeError as error:
             raise InvalidInput(
                 f"{question.aggregate.value} of these values is beyond double precision: choose another aggregate.",
@@ -93,6 +108,39 @@ async def find_series(database: Database, question: SeriesQuestion, limits: Seri
     if laid_out + sum(row["found"] for row in rows) <= _MANY:
         return _arrange(question, limits, machine_ids, rows)
     return await asyncio.to_thread(_arrange, question, limits, machine_ids, rows)
+
+
+async def _fetch_rolled(
+    connection: Connection, question: SeriesQuestion, limits: SeriesLimits
+) -> list[asyncpg.Record] | None:
+    """None where readings have to be read: rollups don't hold the question, or not well enough."""
+    if (
+        question.bucket is None
+        or question.bucket % HOUR
+        or question.aggregate not in ROLLED_AGGREGATES
+        or question.end - question.start < LEAST_ROLLED
+    ):
+        return None
+    # One snapshot: what is rolled up and what has changed since are true together.
+    async with connection.transaction(isolation="repeatable_read", readonly=True):
+        bounds = await find_bounds(connection, list(question.machine_ids), question.start, question.end, MOST_CHANGED)
+        if bounds is None:
+            return None
+        rows = await connection.fetch(*write_rolled_statement(question, limits, bounds))
+    if any(np.isnan(unpack_values(row["values"])).any() for row in rows):
+        return None
+    return rows
+
+
+def write_rolled_statement(question: SeriesQuestion, limits: SeriesLimits, bounds: Bounds) -> list[Any]:
+    """The SQL that answers with rollups, and its arguments behind it."""
+    _, arguments = write_statement(question, limits, hypertables=False)
+    arguments += [bounds.lower, bounds.upper]
+    if bounds.changed:
+        hours = [row["bucket"] for row in bounds.changed]
+        arguments += [[row["machine_id"] for row in bounds.changed], hours, min(hours), max(hours) + HOUR]
+    named = question.metrics is not None
+    return [write_rolled_buckets(question.aggregate, named=named, changed=bool(bounds.changed)), *arguments]
 
 
 def write_statement(question: SeriesQuestion, limits: SeriesLimits, *, hypertables: bool) -> tuple[str, list[object]]:

@@ -34,7 +34,8 @@ class Aggregate(Enum):
 
 
 _AGGREGATES = {
-    Aggregate.AVG: "avg(value)",
+    # As avg gives it, which also adds up squares, and fails where those are beyond double precision.
+    Aggregate.AVG: "sum(value) / count(value)",
     Aggregate.MIN: "min(value)",
     Aggregate.MAX: "max(value)",
     Aggregate.SUM: "sum(value)",
@@ -82,6 +83,65 @@ FROM (
          {_AGGREGATES[aggregate]} AS value, count(*) AS source_rows
   FROM ({_write_source(named).replace(chr(10), chr(10) + "  ")}
   ) AS values
+  GROUP BY machine_id, metric, bucket
+  LIMIT $5
+) AS buckets
+GROUP BY machine_id, metric
+"""
+
+
+# Of each hour: what the readings give, what rollups keep, and what several hours come to.
+_PARTS = {
+    Aggregate.AVG: ("sum(value)", "total", "sum(part) / sum(readings)"),
+    Aggregate.SUM: ("sum(value)", "total", "sum(part)"),
+    Aggregate.COUNT: ("count(value)::float8", "readings::float8", "sum(part)"),
+    Aggregate.MIN: ("min(value)", "lowest", "min(part)"),
+    Aggregate.MAX: ("max(value)", "highest", "max(part)"),
+    Aggregate.FIRST: (_AGGREGATES[Aggregate.FIRST], "earliest", "(array_agg(part ORDER BY hour))[1]"),
+    Aggregate.LAST: (_AGGREGATES[Aggregate.LAST], "latest", "(array_agg(part ORDER BY hour DESC))[1]"),
+}
+ROLLED_AGGREGATES = frozenset(_PARTS)
+
+_MACHINES, _RANGE = "machine_id = ANY($1::text[])", "timestamp >= $2 AND timestamp < $3"
+# $9 and $10 are machines and hours, $11 and $12 lie around these hours: a hypertable then opens no other chunks.
+_CHANGED = (
+    "(machine_id, date_bin('1 hour', timestamp, " + BUCKET_ORIGIN + ")) IN "
+    "(SELECT * FROM unnest($9::text[], $10::timestamptz[]))"
+)
+
+
+def write_rolled_buckets(aggregate: Aggregate, *, named: bool, changed: bool) -> str:
+    """Buckets of whole hours, of rollups from $7 to $8 and of readings before and after.
+
+    With `changed`, of readings as well for each machine of $9 in the hour of $10 beside it, all of them from $11 to
+    before $12. A total that isn't known makes its bucket NaN. Else as `write_buckets`.
+    """
+    raw, rolled, together = _PARTS[aggregate]
+    ranges = ["timestamp >= $2 AND timestamp < $7", "timestamp >= $8 AND timestamp < $3"]
+    kept = f"{_MACHINES} AND ($4::text[] IS NULL OR metric = ANY($4)) AND bucket >= $7 AND bucket < $8"
+    if changed:
+        ranges.append(f"timestamp >= $11 AND timestamp < $12\n      AND {_CHANGED}")
+        kept += "\n      AND (machine_id, bucket) NOT IN (SELECT * FROM unnest($9::text[], $10::timestamptz[]))"
+    parts = [
+        f"""
+    SELECT machine_id, metric, date_bin('1 hour', timestamp, {BUCKET_ORIGIN}) AS hour, {raw} AS part, count(*) AS readings
+    FROM ({_write_source(named).replace(_RANGE, each)}
+    ) AS values
+    GROUP BY machine_id, metric, hour"""
+        for each in ranges
+    ]
+    parts.append(f"""
+    SELECT machine_id, metric, bucket AS hour, {rolled} AS part, readings
+    FROM rollups WHERE {kept}""")
+    every = "\n    UNION ALL".join(parts)
+    return f"""
+SELECT machine_id, metric, sum(source_rows)::int8 AS source_rows, count(*) AS found,
+       array_send(array_agg(bucket)) AS instants, array_send(array_agg(coalesce(value, 'NaN'))) AS values
+FROM (
+  SELECT machine_id, metric, date_bin($6::interval, hour, {BUCKET_ORIGIN}) AS bucket,
+         CASE WHEN count(part) = count(*) THEN {together} END AS value, sum(readings) AS source_rows
+  FROM ({every}
+  ) AS hours
   GROUP BY machine_id, metric, bucket
   LIMIT $5
 ) AS buckets
