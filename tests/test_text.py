@@ -10,9 +10,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from app.graphql.scalars import format_instant
 from app.history.text import encode_instants, encode_millis, encode_values
-from app.instants import from_microseconds
+from app.instants import format_instant, from_microseconds
 
 FIRST, LAST = -62_135_596_800_000_000, 253_402_300_799_999_999
 
