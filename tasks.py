@@ -803,11 +803,12 @@ def bench(_: Context, name: str, json: str = "") -> None:
     """Measures ours beside what one would use otherwise, on the server of DATABASE_URL; needs uv sync --group bench."""
     import uvloop
 
+    from benchmarks.fanout import bench_fanout
     from benchmarks.graphql import bench_graphql
     from benchmarks.ingest import bench_ingest
     from benchmarks.report import describe_machine, write_table
 
-    benchmarks = {"graphql": bench_graphql, "ingest": bench_ingest}
+    benchmarks = {"fanout": bench_fanout, "graphql": bench_graphql, "ingest": bench_ingest}
     with report_errors():
         if name not in benchmarks:
             raise InvalidInput(f"There is no benchmark {name!r}: choose one of {', '.join(benchmarks)}.")
