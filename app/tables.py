@@ -245,7 +245,7 @@ class Rollup(
     Right wherever `rollup_cover` says so and `rollup_changes` names no later change.
     """
 
-    machine_id = ForeignKey(Machine, on_delete=OnDelete.restrict, on_update=OnUpdate.restrict, null=False, default=None)
+    machine_id = ForeignKey(Machine, on_delete=OnDelete.cascade, on_update=OnUpdate.restrict, null=False, default=None)
     metric = Text(default=None)
     bucket = KeyTimestamptz(primary_key=True, default=None)
     readings = BigInt(default=None)

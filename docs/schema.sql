@@ -217,7 +217,7 @@ CREATE TABLE rollups (
   earliest double precision NOT NULL,
   latest double precision NOT NULL,
   CONSTRAINT rollups_pkey PRIMARY KEY (machine_id, metric, bucket),
-  CONSTRAINT rollups_machine_id_fkey FOREIGN KEY (machine_id) REFERENCES machines(machine_id) ON UPDATE RESTRICT ON DELETE RESTRICT
+  CONSTRAINT rollups_machine_id_fkey FOREIGN KEY (machine_id) REFERENCES machines(machine_id) ON UPDATE RESTRICT ON DELETE CASCADE
 );
 
 ALTER SEQUENCE alert_transitions_id_seq OWNED BY alert_transitions.id;

@@ -59,7 +59,7 @@ async def forwards():
         column_class=ForeignKey,
         params={
             "references": Machine,
-            "on_delete": OnDelete.restrict,
+            "on_delete": OnDelete.cascade,
             "on_update": OnUpdate.restrict,
             "target_column": None,
             "null": False,
