@@ -7,6 +7,7 @@ import math
 import random
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -34,6 +35,7 @@ FILLED = {
 }
 AGGREGATES = {
     Aggregate.AVG: "avg((metrics -> 'a')::float8)",
+    # null for one value
     Aggregate.STDDEV: "stddev_samp((metrics -> 'a')::float8)",
     Aggregate.LAST: "last((metrics -> 'a')::float8, timestamp)",
 }
@@ -53,7 +55,7 @@ async def database(community: CommunityServer) -> AsyncIterator[Database]:
 
 
 async def load(database: Database) -> list[str]:
-    """Machines that sent all the time, in bursts, once in a while, once and never; values of all sizes."""
+    """Machines that sent all the time, in bursts, once in a while, once and never; sums of the values are exact in any order."""
     chance = random.Random(7)
     readings: dict[str, list[int]] = {
         "ALL": list(range(0, HOURS * 3600, 97)),
@@ -69,7 +71,7 @@ async def load(database: Database) -> list[str]:
                 (
                     machine_id,
                     START + timedelta(seconds=second),
-                    f'{{"a": {chance.uniform(-1, 1) * 10.0 ** chance.randint(-9, 9)!r}}}',
+                    f'{{"a": {chance.randint(-(2**30), 2**30) / 1024}}}',
                 )
                 for second in seconds
             ]
@@ -110,4 +112,8 @@ async def test_filled_buckets_are_those_of_time_bucket_gapfill(database: Databas
                     ours = list(zip(series.instants.tolist(), values, strict=True))
                     # gapfill has no group for a machine without readings; a series is asked for all the same.
                     none: list[tuple[int, float | None]] = [(instant, None) for instant in grid]
-                    assert ours == expected.get(series.machine_id, none), (bucket, aggregate, fill, series.machine_id)
+                    theirs: list[tuple[int, Any]] = list(expected.get(series.machine_id, none))
+                    if aggregate is Aggregate.STDDEV:
+                        # In its last digits it depends on the order of the readings, which the two plans have apart.
+                        theirs = [(instant, value and pytest.approx(value, rel=1e-12)) for instant, value in theirs]
+                    assert ours == theirs, (bucket, aggregate, fill, series.machine_id)
