@@ -15,6 +15,7 @@ from app.graphql.execution import PlanningExecutor
 
 ATTEMPTS = 3  # what is asked while others write may differ between two looks
 
+_ANSWER = PlanningExecutor._answer
 compared = 0  # answers, in this process
 
 
@@ -35,9 +36,16 @@ def _open_cursors(value: Any) -> Any:
 
 
 @contextmanager
+def answer_once() -> Iterator[None]:
+    """Within it nothing is compared, so that what an answer takes can be counted."""
+    with patch.object(PlanningExecutor, "_answer", _ANSWER):
+        yield
+
+
+@contextmanager
 def compare_answers() -> Iterator[None]:
     """Within it, a planned answer that isn't what the resolvers answer fails its operation."""
-    answer, resolve = PlanningExecutor._answer, PlanningExecutor._resolve
+    answer, resolve = _ANSWER, PlanningExecutor._resolve
 
     async def answer_and_compare(self: PlanningExecutor, *arguments: Any) -> Any:
         global compared  # noqa: PLW0603 - how much was compared is asked at the end
@@ -56,6 +64,16 @@ def compare_answers() -> Iterator[None]:
         raise AssertionError(f"planned {left}, resolved {right}, with {said}")
 
     with patch.object(PlanningExecutor, "_answer", answer_and_compare):
+        yield
+
+
+@contextmanager
+def resolve_everything() -> Iterator[None]:
+    """Within it nothing is planned: what resolvers do for mutations and events can be seen in queries too."""
+    with (
+        patch("app.graphql.execution.plan_field", lambda *_: None),
+        patch("app.graphql.shortcut.plan_field", lambda *_: None),
+    ):
         yield
 
 

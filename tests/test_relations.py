@@ -10,6 +10,7 @@ from strawberry.utils.str_converters import to_camel_case
 
 from app.history.shapes import MACHINES
 from tests.client import ServiceClient
+from tests.comparing import answer_once, resolve_everything
 from tests.conftest import run_service
 from tests.statements import count_statements
 
@@ -64,8 +65,9 @@ async def test_three_depths_of_a_relation_take_as_many_statements_for_fifty_mach
     await connection.execute(SEED)
     statements = count_statements(monkeypatch)
     async with run_service(database_url, AURUM_POOL_SIZE="1", AURUM_GRAPHQL_MAX_COST="100000000") as service:
-        counts = await measure(service, statements, write_query(relation))
-        data: Any = await service.ask(write_query(relation), first=MANY)
+        with resolve_everything():
+            counts = await measure(service, statements, write_query(relation))
+            data: Any = await service.ask(write_query(relation), first=MANY)
     # machines and their number; three pages, one number of their rows, one machine, four aggregates; one prediction
     assert counts == [12, 12], statements
     (rows,) = {len(node[relation]["nodes"]) for node in data["machines"]["nodes"]}
@@ -83,7 +85,25 @@ async def test_all_relations_side_by_side_take_a_statement_each(
     statements = count_statements(monkeypatch)
     async with run_service(database_url, AURUM_POOL_SIZE="1", AURUM_GRAPHQL_MAX_COST="100000000") as service:
         query = f"query ($first: Int!) {{ machines(first: $first) {{ nodes {{ {fields} }} }} }}"
-        assert await measure(service, statements, query) == [6, 6], statements
+        with resolve_everything():
+            assert await measure(service, statements, query) == [6, 6], statements
+        with answer_once():
+            assert await measure(service, statements, query) == [1, 1], statements
+
+
+@pytest.mark.parametrize("relation", [to_camel_case(name) for name in MACHINES.relations])
+async def test_what_is_planned_takes_one_statement_at_any_depth(
+    database_url: str, connection: Connection, monkeypatch: pytest.MonkeyPatch, relation: str
+) -> None:
+    await connection.execute(SEED)
+    inner = "machineId latestPrediction { riskScore }"
+    for size in (4, 3, 2):
+        inner = f"{relation}(first: {size}) {{ totalCount nodes {{ machineId machine {{ {inner} }} }} }}"
+    query = f"query ($first: Int!) {{ machines(first: $first) {{ totalCount nodes {{ {inner} }} }} }}"
+    statements = count_statements(monkeypatch)
+    async with run_service(database_url, AURUM_POOL_SIZE="1", AURUM_GRAPHQL_MAX_COST="100000000") as service:
+        with answer_once():
+            assert await measure(service, statements, query) == [1, 1], statements
 
 
 async def test_rows_are_counted_only_where_their_number_is_asked_for(
@@ -94,7 +114,8 @@ async def test_rows_are_counted_only_where_their_number_is_asked_for(
     async with run_service(database_url, AURUM_POOL_SIZE="1", AURUM_GRAPHQL_MAX_COST="100000000") as service:
         for total, counted in (("", 0), ("totalCount", 1)):
             statements.clear()
-            await service.ask(f"{{ alerts(first: 1) {{ {total} nodes {{ alertId }} }} }}")
+            with resolve_everything():
+                await service.ask(f"{{ alerts(first: 1) {{ {total} nodes {{ alertId }} }} }}")
             of_alerts = [each for each in statements if "FROM alerts" in each]
             assert len(of_alerts) == 1 + counted
             assert len([each for each in of_alerts if "count(*)" in each]) == counted
