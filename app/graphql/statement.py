@@ -196,10 +196,15 @@ class _PageText:
             case "hasPreviousPage", _:
                 return f"'{_say(self.request.after is not None)}'"
             case "startCursor", _:
-                return f"coalesce((array_agg({self.write_cursor()}))[{first}], 'null')"
+                return self._write_end(first)
             case "endCursor", _:
-                return f"coalesce((array_agg({self.write_cursor()}))[{last}], 'null')"
+                return self._write_end(last)
         return _write_typename(part)
+
+    def _write_end(self, place: str) -> str:
+        if self._size == 0:
+            return "'null'"  # the one row that is read lies beyond the page
+        return f"coalesce((array_agg({self.write_cursor()}))[{place}], 'null')"
 
     def write_cursor(self) -> str:
         """The cursor of a row, as `keyset.write_cursor` writes it."""

@@ -1,7 +1,7 @@
 """The statement that brings TimescaleDB into a database, on every edition.
 
 It is a DO block that decides when it runs, so the same text serves the runner, `piccolo migrations` and a psql script.
-AURUM_TIMESCALE reaches it as the session setting `aurum.timescale` (auto where it isn't set). Needs TimescaleDB 2.13 or
+AURUM_TIMESCALE reaches it as the session setting `aurum.timescale` (auto where it isn't set). Needs TimescaleDB 2.18 or
 later where there is any.
 """
 
@@ -31,7 +31,7 @@ BEGIN
   END IF;
   IF {TIMESCALE_POLICY} = 'require' THEN
     RAISE EXCEPTION 'AURUM_TIMESCALE=require, but TimescaleDB is not enabled in database % and can''t be', current_database()
-      USING HINT = 'Install TimescaleDB 2.13 or later, add it to shared_preload_libraries, and let a superuser run CREATE EXTENSION timescaledb.';
+      USING HINT = 'Install TimescaleDB 2.18 or later, add it to shared_preload_libraries, and let a superuser run CREATE EXTENSION timescaledb.';
   END IF;
 END
 $aurum$
