@@ -49,7 +49,8 @@ async def back_up(dsn: str, path: Path | None = None, *, pg_bin: Path | None = N
                 return await finish_draft(draft, contents, programs)
         finally:
             session.terminate()
-    except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+    # asyncpg says the last of a session that the server has ended, and whose connection it has not closed yet.
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
         raise BackupFailed(f"The database could not be read: {describe_error(error)}.") from error
     except OSError as error:
         raise BackupFailed(f"The backup could not be written: {_describe(error)}.") from error
