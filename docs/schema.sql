@@ -19,7 +19,7 @@ BEGIN
   END IF;
   IF coalesce(nullif(current_setting('aurum.timescale', true), ''), 'auto') = 'require' THEN
     RAISE EXCEPTION 'AURUM_TIMESCALE=require, but TimescaleDB is not enabled in database % and can''t be', current_database()
-      USING HINT = 'Install TimescaleDB 2.13 or later, add it to shared_preload_libraries, and let a superuser run CREATE EXTENSION timescaledb.';
+      USING HINT = 'Install TimescaleDB 2.18 or later, add it to shared_preload_libraries, and let a superuser run CREATE EXTENSION timescaledb.';
   END IF;
 END
 $aurum$;
