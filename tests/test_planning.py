@@ -230,6 +230,30 @@ async def test_what_is_wrong_with_arguments_is_said_by_the_field_that_they_are_o
         assert answer["errors"][0]["extensions"]["field"] == "after"
 
 
+async def test_a_null_where_the_schema_allows_none_is_the_field_s_error_on_both_ways(hard: ServiceClient) -> None:
+    query = """query ($n: Int = 1000) {
+      series(machineIds: ["A"], from: "2026-01-01T00:00:00Z", to: "2026-01-02T00:00:00Z", maxPoints: $n) { metric }
+    }"""
+    await hard.ask(query)
+    for _ in range(2):
+        answer = await hard.post_graphql(query, n=None)
+        (error,) = answer["errors"]
+        assert (error["path"], error["extensions"]["code"]) == (["series"], "GRAPHQL_VALIDATION_FAILED")
+
+
+async def test_what_nobody_foresaw_is_masked_on_both_ways(
+    hard: ServiceClient, connection: asyncpg.Connection[asyncpg.Record]
+) -> None:
+    query = "{ esgRecords { nodes { timestamp } } }"
+    await hard.ask(query)
+    await connection.execute("DROP TABLE esg_records CASCADE")
+    for _ in range(2):
+        answer = await hard.post_graphql(query)
+        (error,) = answer["errors"]
+        assert (error["path"], error["extensions"]["code"]) == (["esgRecords"], "INTERNAL")
+        assert "esg_records" not in error["message"]
+
+
 def test_every_page_and_relation_of_the_schema_is_declared_to_stand_on_its_table() -> None:
     root = SCHEMA.query_type
     assert root is not None

@@ -14,7 +14,6 @@ from graphql import GraphQLObjectType
 from graphql.execution.collect_fields import FieldDetails
 from graphql.pyutils import AwaitableOrValue, Path
 
-from app.errors import RequestError
 from app.graphql.context import Context
 from app.graphql.planner import Fetch, plan_field
 from app.graphql.selection import select
@@ -53,7 +52,7 @@ class PlanningExecutor(SharingExecutor):
     ) -> Any:
         try:
             text = await fetch()
-        except RequestError as error:
+        except Exception as error:  # noqa: BLE001 - a field's error, whatever it is, as of a resolver
             field = parent_type.fields[details[0].node.name.value]
             self.handle_field_error(error, field.type, details, path)
             return None

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any, TypeAlias
 
+from graphql import GraphQLError
 from graphql.execution import Executor
 from graphql.execution.collect_fields import collect_fields
 from graphql.execution.values import VariableValues, get_argument_values
@@ -39,12 +40,12 @@ def plan_field(selected: Selected | None, schema: Any, variables: VariableValues
     if selected is None or selected.declared is None:
         return None
     read = partial(read_arguments, schema, variables)
-    if isinstance(find_standing(selected.declared), Columns):
-        keys = [(part.key, part.name) for part in selected.below]
-        return partial(_fetch_series, rooms, keys, **read(selected))
     try:
+        if isinstance(find_standing(selected.declared), Columns):
+            keys = [(part.key, part.name) for part in selected.below]
+            return partial(_fetch_series, rooms, keys, **read(selected))
         statement = write_statement(selected, read, rooms.max_page_rows)
-    except RequestError:
+    except (RequestError, GraphQLError):
         return None  # the resolver that it's about will say so, and where
     return None if statement is None else partial(_fetch_text, rooms, *statement.number())
 

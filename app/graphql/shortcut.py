@@ -192,7 +192,7 @@ class Shortcut:
         except QueryTimeout as error:
             # Not to be tried again the long way. Only pages take long, and none of them can be null.
             return _refuse(located_error(error, operation.node.selection_set.selections, [key]), cost)
-        except RequestError:
+        except Exception:  # noqa: BLE001 - the long way will meet it again, and says and logs what it is
             return None
         return msgspec.json.encode({"data": data, "extensions": {"cost": cost}})
 
