@@ -1,26 +1,14 @@
-"""What can be set, from the environment and `.env`; the environment wins.
-
-`load_settings` is called by `main`, `piccolo_conf` and `tasks` alone; everyone else is handed values. A setting that
-can't be right is refused with its name, what was given (never a secret's value) and what would be right.
-"""
+"""What can be set: one documented field per environment variable."""
 
 from __future__ import annotations
 
-import os
-import textwrap
-from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from enum import Enum
-from io import StringIO
 from pathlib import Path
-from typing import Annotated, Any
-from urllib.parse import urlsplit
+from typing import Annotated
 
 import msgspec
-from dotenv.parser import parse_stream
 from msgspec import Meta
-
-from app.errors import SettingsError
 
 
 class Environment(Enum):
@@ -44,9 +32,6 @@ class LogLevel(Enum):
 
 
 _SECRET = {"secret": True}
-
-_LONGEST_STATEMENT = timedelta(days=24)  # PostgreSQL counts milliseconds in 32 bits
-_LONGEST = timedelta(days=36_500)
 
 Port = Annotated[int, Meta(ge=1, le=65535)]
 
@@ -226,178 +211,3 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 def name_variable(field: str) -> str:
     """The environment variable of a field of Settings."""
     return "DATABASE_URL" if field == "database_url" else f"AURUM_{field.upper()}"
-
-
-def find_unknown(environ: Mapping[str, str | None]) -> list[str]:
-    """Names that look like ours and aren't: most often a slip of the pen. AURUM_TEST_* belongs to the tests."""
-    known = {name_variable(field) for field in Settings.__struct_fields__}
-    return sorted(
-        name
-        for name in environ
-        if name.startswith("AURUM_") and name not in known and not name.startswith(("AURUM_TEST_", "AURUM_CI_"))
-    )
-
-
-def read_environment(env_file: Path = Path(".env")) -> dict[str, str]:
-    """The variables of `.env`, if it's there, and over them those of the process. An empty one counts as unset.
-
-    Raises SettingsError when the file can't be read.
-    """
-    written: dict[str, str | None] = {}
-    try:
-        text = env_file.read_text(encoding="utf-8") if env_file.exists() else ""
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{env_file} can't be read: {error}.") from error
-    # As the values stand, without putting variables in: a password may hold `${`.
-    for line in parse_stream(StringIO(text)):
-        if line.error:
-            raise SettingsError(f"Line {line.original.line} of {env_file} is no NAME=value.")
-        if line.key is not None:
-            written[line.key] = line.value
-    return {name: value for name, value in {**written, **os.environ}.items() if value}
-
-
-def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
-    """Settings from `environ`, by default the process's and `.env`.
-
-    Raises SettingsError with one line for each variable that can't be right.
-    """
-    if environ is None:
-        environ = read_environment()
-    given: dict[str, Any] = {}
-    problems: list[str] = []
-    for field in msgspec.structs.fields(Settings):
-        variable = name_variable(field.name)
-        text = environ.get(variable)
-        if text is None:
-            continue
-        try:
-            given[field.name] = msgspec.convert(
-                _fold_enum(text, field.type), field.type, strict=False, dec_hook=_decode
-            )
-        except msgspec.ValidationError as error:
-            problems.append(f"{variable} is {_quote(text, field.type)}: {_explain(error, field.type)}")
-    if not problems:
-        problems.extend(_check_together(settings := Settings(**given)))
-    if problems:
-        raise SettingsError("\n".join(problems))
-    return settings
-
-
-def _check_together(settings: Settings) -> Iterator[str]:
-    if settings.database_url is None:
-        if settings.env is Environment.PRODUCTION:
-            yield (
-                "DATABASE_URL is not set: AURUM_ENV=production has no embedded server, "
-                "set it to postgresql://user:password@host:port/database."
-            )
-    elif not _is_postgres_url(settings.database_url):
-        yield (
-            "DATABASE_URL is not a PostgreSQL URL (it is a secret, not shown): it must look like "
-            "postgresql://user:password@host:port/database, with any of : / ? # @ % in the password as %3A %2F %3F %23 %40 %25."
-        )
-    statement_timeout = _format(settings.statement_timeout)
-    if not timedelta(milliseconds=1) <= settings.statement_timeout <= _LONGEST_STATEMENT:
-        yield f"AURUM_STATEMENT_TIMEOUT is {statement_timeout}: must be from PT0.001S to {_format(_LONGEST_STATEMENT)}."
-    for name in (
-        "ingest_deadline",
-        "max_series_range",
-        "stale_after",
-        "silent_after",
-        "outbox_retention",
-        "graphql_timeout",
-    ):
-        span = getattr(settings, name)
-        if not timedelta(0) < span <= _LONGEST:
-            yield (
-                f"{name_variable(name)} is {_format(span)}: must be longer than nothing, such as PT30S, "
-                f"and at most {_format(_LONGEST)}."
-            )
-    if settings.graphql_allow_only_listed and settings.graphql_allowed_operations is None:
-        yield "AURUM_GRAPHQL_ALLOW_ONLY_LISTED is true: AURUM_GRAPHQL_ALLOWED_OPERATIONS must name the file of the list."
-    if settings.silent_after <= settings.stale_after:
-        yield (
-            f"AURUM_SILENT_AFTER is {_format(settings.silent_after)}: must be longer than AURUM_STALE_AFTER, "
-            f"which is {_format(settings.stale_after)}."
-        )
-
-
-def _is_postgres_url(url: str) -> bool:
-    """Whether it can be taken apart. What is wrong with it isn't told: any part of it may be one of the password."""
-    try:
-        parts = urlsplit(url)
-        known = parts.scheme in {"postgresql", "postgres"} and (parts.port is None or parts.port > 0)
-    except ValueError:
-        return False
-    # A / ? # or @ of a password that isn't escaped ends up in one of these.
-    return known and not parts.fragment and "@" not in parts.path + parts.query and parts.netloc.count("@") <= 1
-
-
-def write_example() -> str:
-    """The text of `.env.example`: each setting with what it means, and its default or an example commented out."""
-    head = "Copy this file to .env and take the # off what you set. The environment wins over it, and unset is the default."
-    blocks = [_comment(head)]
-    for field in msgspec.structs.fields(Settings):
-        meta = next(meta for meta in _metas(field.type) if meta.description)
-        value = field.default if field.default is not None else (meta.examples or [""])[0]
-        blocks.append(f"{_comment(meta.description or '')}# {name_variable(field.name)}={_format(value)}\n")
-    return "\n".join(blocks)
-
-
-def _comment(text: str) -> str:
-    return "".join(f"# {line}\n" for line in textwrap.wrap(text, 118))
-
-
-def _format(value: object) -> str:
-    if isinstance(value, timedelta):
-        for unit, prefix, letter in ((timedelta(days=1), "P", "D"), (timedelta(minutes=1), "PT", "M")):
-            if value % unit == timedelta(0):
-                return f"{prefix}{value // unit}{letter}"
-        return str(msgspec.to_builtins(value))
-    if isinstance(value, bool):
-        return str(value).lower()
-    return str(value.value if isinstance(value, Enum) else value)
-
-
-def _metas(annotation: Any) -> Iterator[Meta]:
-    yield from (item for item in getattr(annotation, "__metadata__", ()) if isinstance(item, Meta))
-
-
-def _plain(annotation: Any) -> Any:
-    return getattr(annotation, "__origin__", annotation)
-
-
-def is_secret(annotation: Any) -> bool:
-    """Whether a field's value must never be shown."""
-    return any((meta.extra or {}).get("secret", False) for meta in _metas(annotation))
-
-
-def _quote(text: str, annotation: Any) -> str:
-    return "a secret, not shown" if is_secret(annotation) else repr(text)
-
-
-def _fold_enum(text: str, annotation: Any) -> str:
-    kind = _plain(annotation)
-    return text.lower() if isinstance(kind, type) and issubclass(kind, Enum) else text
-
-
-def _decode(kind: type, value: Any) -> Any:
-    # The one type of Settings that msgspec doesn't know.
-    if kind is Path:
-        return Path(value)
-    raise TypeError(f"no setting is a {kind}")
-
-
-def _explain(error: msgspec.ValidationError, annotation: Any) -> str:
-    kind = _plain(annotation)
-    if isinstance(kind, type) and issubclass(kind, Enum):
-        return f"must be one of {', '.join(member.value for member in kind)}."
-    if kind is timedelta:
-        return "must be an ISO 8601 duration, such as PT30S, PT5M or P1D."
-    if kind in {bool, bool | None}:
-        return "must be true or false."
-    if kind is int:
-        least = next((meta.ge for meta in _metas(annotation) if meta.ge is not None), None)
-        most = next((meta.le for meta in _metas(annotation) if meta.le is not None), None)
-        return f"must be a whole number {f'of at least {least}' if most is None else f'from {least} to {most}'}."
-    return f"{str(error).replace('`', '')}."

@@ -1,0 +1,76 @@
+"""Settings as text: `.env.example`, and what a refusal says."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator
+from datetime import timedelta
+from enum import Enum
+from typing import Any
+
+import msgspec
+from msgspec import Meta
+
+from app.settings.fields import Settings, name_variable
+
+
+def write_example() -> str:
+    """The text of `.env.example`: each setting with what it means, and its default or an example commented out."""
+    head = "Copy this file to .env and take the # off what you set. The environment wins over it, and unset is the default."
+    blocks = [_comment(head)]
+    for field in msgspec.structs.fields(Settings):
+        meta = next(meta for meta in _metas(field.type) if meta.description)
+        value = field.default if field.default is not None else (meta.examples or [""])[0]
+        blocks.append(f"{_comment(meta.description or '')}# {name_variable(field.name)}={format_value(value)}\n")
+    return "\n".join(blocks)
+
+
+def _comment(text: str) -> str:
+    return "".join(f"# {line}\n" for line in textwrap.wrap(text, 118))
+
+
+def format_value(value: object) -> str:
+    """A value as one would write it in the environment."""
+    if isinstance(value, timedelta):
+        for unit, prefix, letter in ((timedelta(days=1), "P", "D"), (timedelta(minutes=1), "PT", "M")):
+            if value % unit == timedelta(0):
+                return f"{prefix}{value // unit}{letter}"
+        return str(msgspec.to_builtins(value))
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(value.value if isinstance(value, Enum) else value)
+
+
+def _metas(annotation: Any) -> Iterator[Meta]:
+    yield from (item for item in getattr(annotation, "__metadata__", ()) if isinstance(item, Meta))
+
+
+def get_type(annotation: Any) -> Any:
+    """A field's type, less what is annotated to it."""
+    return getattr(annotation, "__origin__", annotation)
+
+
+def is_secret(annotation: Any) -> bool:
+    """Whether a field's value must never be shown."""
+    return any((meta.extra or {}).get("secret", False) for meta in _metas(annotation))
+
+
+def quote(text: str, annotation: Any) -> str:
+    """What was given for a setting, unless it is a secret."""
+    return "a secret, not shown" if is_secret(annotation) else repr(text)
+
+
+def explain_kind(error: msgspec.ValidationError, annotation: Any) -> str:
+    """What would be right for a setting of this type."""
+    kind = get_type(annotation)
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        return f"must be one of {', '.join(member.value for member in kind)}."
+    if kind is timedelta:
+        return "must be an ISO 8601 duration, such as PT30S, PT5M or P1D."
+    if kind in {bool, bool | None}:
+        return "must be true or false."
+    if kind is int:
+        least = next((meta.ge for meta in _metas(annotation) if meta.ge is not None), None)
+        most = next((meta.le for meta in _metas(annotation) if meta.le is not None), None)
+        return f"must be a whole number {f'of at least {least}' if most is None else f'from {least} to {most}'}."
+    return f"{str(error).replace('`', '')}."
