@@ -19,6 +19,7 @@ from litestar import Litestar
 from litestar.exceptions import HTTPException
 from litestar.logging import LoggingConfig
 
+from app.access.guard import guard
 from app.chores import repeat, stop
 from app.correlation import HEADER, CorrelationFilter, begin_request
 from app.database import CLOSE_TIMEOUT, Database, explain_refusal
@@ -170,6 +171,7 @@ def create_app(settings: Settings | None = None) -> Litestar:
             make_health_router(database, tables),
             *([make_page_router()] if protection.graphiql else []),
         ],
+        middleware=[guard],
         lifespan=[run],
         exception_handlers={
             RequestError: answer_request_error,

@@ -11,6 +11,7 @@ import msgspec
 import strawberry
 from strawberry.litestar import BaseContext
 
+from app.access.principal import Principal
 from app.database import Database
 from app.events.fanout import Fanout
 from app.graphql.loaders import Loaders
@@ -42,20 +43,25 @@ class Rooms:
 class Context(BaseContext, kw_only=True):
     """One per request, or one per WebSocket connection; `begin_operation` makes one per operation of it.
 
-    `now` is the same for all of an operation, so that parts of one answer agree. `actor` is whoever asks, as transitions
-    keep it: nobody is known by name yet. `connection_params` are the
-    WebSocket's: strawberry loses them where the field isn't declared.
+    `now` is the same for all of an operation, so that parts of one answer agree. `principal` is whoever asks.
+    `connection_params` are the WebSocket's: strawberry loses them where the field isn't declared.
     """
 
     rooms: Rooms
     now: datetime
     loaders: Loaders
-    actor: str = "anonymous"
+    principal: Principal
     connection_params: dict[str, Any] | None = None
 
     @classmethod
-    def make(cls, rooms: Rooms) -> Context:
-        return cls(rooms=rooms, now=read_clock(), loaders=Loaders(rooms.database, rooms.series))
+    def make(cls, rooms: Rooms, principal: Principal) -> Context:
+        loaders = Loaders(rooms.database, rooms.series)
+        return cls(rooms=rooms, now=read_clock(), loaders=loaders, principal=principal)
+
+    @property
+    def actor(self) -> str:
+        """Whoever asks, as transitions keep it."""
+        return self.principal.name
 
     @property
     def last_event_id(self) -> str | None:

@@ -15,9 +15,11 @@ from cross_web import AsyncHTTPRequestAdapter, HTTPException
 from litestar import Controller, Request, Response
 from litestar.background_tasks import BackgroundTasks
 from litestar.di import Provide
+from litestar.types import Scope
 from strawberry.litestar import make_graphql_controller
 from strawberry.subscriptions import GRAPHQL_SSE_PROTOCOL, GRAPHQL_TRANSPORT_WS_PROTOCOL
 
+from app.access.guard import read_principal
 from app.errors import RequestError
 from app.graphql.context import Context, Rooms
 from app.graphql.forgery import refuse_unasked
@@ -33,8 +35,10 @@ from app.graphql.websocket import WebSocketHandler
 def make_controller(rooms: Rooms, protection: Protection) -> type[Controller]:
     """A Litestar controller that serves the schema over these rooms, within these bounds."""
 
-    async def get_context() -> Context:
-        return Context.make(rooms)
+    async def get_context(scope: Scope) -> Context:
+        principal = read_principal(scope)
+        assert principal is not None  # noqa: S101 - everybody is somebody
+        return Context.make(rooms, principal)
 
     schema = make_served_schema(protection)
     base = make_graphql_controller(

@@ -1,0 +1,35 @@
+"""Whoever asks for something, once it is known who that is. Pure."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import Enum
+from typing import Final
+
+import msgspec
+
+from app.access.roles import Role
+
+
+class PrincipalKind(Enum):
+    """What somebody is known by: an API key, a token that an identity provider has signed, or nothing at all."""
+
+    KEY = "key"
+    USER = "user"
+    ANYONE = "anyone"
+
+
+class Principal(msgspec.Struct, frozen=True):
+    """`name` is what transitions keep, such as key:plant-a or user:ana. `locations` are those whose machines are there for
+    them, None all of them. `key_id` is of a KEY. At `expires_at`, in UTC, whatever made them known holds no longer."""
+
+    name: str
+    kind: PrincipalKind
+    roles: frozenset[Role]
+    locations: frozenset[str] | None = None
+    key_id: int | None = None
+    expires_at: datetime | None = None
+
+
+# Everybody, where a developer's own machine is as far as the service can be reached.
+EVERYONE: Final = Principal("anonymous", PrincipalKind.ANYONE, frozenset({Role.ADMIN}))
