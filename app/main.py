@@ -13,18 +13,16 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
-from typing import Any
 
 from litestar import Litestar
-from litestar.exceptions import HTTPException
 from litestar.logging import LoggingConfig
 
 from app.access.guard import guard
 from app.chores import repeat, stop
-from app.correlation import HEADER, CorrelationFilter, begin_request
+from app.correlation import CorrelationFilter
 from app.database import CLOSE_TIMEOUT, Database, explain_refusal
 from app.embedded import open_embedded
-from app.errors import AurumError, RequestError, SettingsError
+from app.errors import AurumError, SettingsError
 from app.events.fanout import Fanout
 from app.events.listener import Listener
 from app.events.pruner import INTERVAL as PRUNING_INTERVAL
@@ -35,20 +33,23 @@ from app.graphql.graphiql.page import make_router as make_page_router
 from app.graphql.limits import DocumentLimits
 from app.graphql.operations import AllowedOperations, read_allowed
 from app.graphql.protection import Protection
+from app.graphql.schema import make_served_schema
 from app.graphql.sharing import Answers
+from app.graphql.shortcut import Shortcut
 from app.history.rollups import INTERVAL as ROLLUP_INTERVAL
 from app.history.rollups import keep_rollups
 from app.history.series import SeriesLimits
 from app.ingest.backlog import Backlog
-from app.ingest.endpoint import make_router as make_ingest_router
+from app.ingest.endpoint import make_endpoint
 from app.ingest.message import Limits
 from app.ingest.writer import Writer
 from app.liveness.pulse import LivenessLimits
 from app.liveness.watcher import INTERVAL as WATCHING_INTERVAL
 from app.liveness.watcher import look_now
 from app.migrations.state import require_schema
-from app.ops.answers import answer_http_error, answer_request_error, answer_unforeseen_error
+from app.ops.answers import answer_error, answer_errors
 from app.ops.health import make_router as make_health_router
+from app.ops.service import Service
 from app.piccolo_app import APP_CONFIG
 from app.settings import Environment, Settings, find_unknown, load_settings, read_environment
 from app.timescale.autogenerate import read_hypertables
@@ -61,33 +62,6 @@ from app.timescale.retention import drop_all_expired
 OBJECTS = 20_000  # that come between two looks of the garbage collector's at the youngest
 
 logger = logging.getLogger(__name__)
-
-
-class Service(Litestar):
-    """Litestar, with an id for each request, and less the stack trace when it refuses to start.
-
-    The server then logs the sentence and exits.
-    """
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] != "lifespan":
-            header = (HEADER.encode(), begin_request(scope["headers"]).encode())
-
-            async def send_with_id(message: Any) -> None:
-                if message["type"] in {"http.response.start", "websocket.accept"}:
-                    message = {**message, "headers": [*message.get("headers", ()), header]}
-                await send(message)
-
-            await super().__call__(scope, receive, send_with_id)
-            return
-
-        async def send_plainly(message: Any) -> None:
-            error = self.state.get("startup_error")
-            if message["type"] == "lifespan.startup.failed" and error is not None:
-                message = {**message, "message": f"{error.code}: {error}"}
-            await send(message)
-
-        await super().__call__(scope, receive, send_plainly)
 
 
 def create_app(settings: Settings | None = None) -> Litestar:
@@ -164,24 +138,23 @@ def create_app(settings: Settings | None = None) -> Litestar:
             logger.info("AurumAI runs on %s.", database.edition)
             yield
 
-    return Service(
+    schema = make_served_schema(protection)
+    service = Service(
         route_handlers=[
-            make_controller(rooms, protection),
-            make_ingest_router(writer, backlog, limits, settings.max_body_bytes),
+            make_controller(schema, rooms, protection),
             make_health_router(database, tables),
             *([make_page_router()] if protection.graphiql else []),
         ],
         middleware=[guard],
         lifespan=[run],
-        exception_handlers={
-            RequestError: answer_request_error,
-            HTTPException: answer_http_error,
-            Exception: answer_unforeseen_error,
-        },
+        exception_handlers={Exception: answer_error},
         request_max_body_size=settings.max_body_bytes,
         openapi_config=None,
         logging_config=_configure_logs(settings.log_level.value.upper()),
     )
+    ingest = answer_errors(make_endpoint(writer, backlog, limits, settings.max_body_bytes))
+    service.open_roads({"/ingest": lambda _: ingest, "/graphql": Shortcut(schema, rooms).wrap})
+    return service
 
 
 def _is_developing(settings: Settings, chosen: bool | None) -> bool:

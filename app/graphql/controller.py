@@ -26,13 +26,12 @@ from app.graphql.forgery import refuse_unasked
 from app.graphql.graphiql.page import render_page
 from app.graphql.operations import carry_document_id
 from app.graphql.protection import Protection
-from app.graphql.schema import make_served_schema
-from app.graphql.shortcut import Shortcut
+from app.graphql.schema import Schema
 from app.graphql.sse import EventStream
 from app.graphql.websocket import WebSocketHandler
 
 
-def make_controller(rooms: Rooms, protection: Protection) -> type[Controller]:
+def make_controller(schema: Schema, rooms: Rooms, protection: Protection) -> type[Controller]:
     """A Litestar controller that serves the schema over these rooms, within these bounds."""
 
     async def get_context(scope: Scope) -> Context:
@@ -40,7 +39,6 @@ def make_controller(rooms: Rooms, protection: Protection) -> type[Controller]:
         assert principal is not None  # noqa: S101 - everybody is somebody
         return Context.make(rooms, principal)
 
-    schema = make_served_schema(protection)
     base = make_graphql_controller(
         schema,
         path="/graphql",
@@ -50,7 +48,6 @@ def make_controller(rooms: Rooms, protection: Protection) -> type[Controller]:
     )
 
     class GraphQLController(base):  # type: ignore[misc, valid-type]  # made by a function, as Strawberry offers it
-        middleware = (Shortcut(schema, rooms).wrap,)
         # Strawberry would make the empty response in a thread of its own.
         dependencies = {**base.dependencies, "response": Provide(_make_response, sync_to_thread=False)}  # noqa: RUF012 - Litestar's way
         stream_transport_classes_by_protocol = {GRAPHQL_SSE_PROTOCOL: EventStream}  # noqa: RUF012 - Strawberry's way

@@ -7,14 +7,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from app.errors import Overloaded
 
 
 class Share:
-    """What one request holds of a Backlog."""
+    """What one request holds of a Backlog, given back at the end of the block that it is the context of."""
 
     def __init__(self, backlog: Backlog) -> None:
         self._backlog = backlog
@@ -24,6 +22,12 @@ class Share:
         """Holds that many bytes from now on. Raises Overloaded when they are more than before, and too many."""
         self._backlog.change(size - self.size)
         self.size = size
+
+    def __enter__(self) -> Share:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.resize(0)
 
 
 class Backlog:
@@ -50,14 +54,9 @@ class Backlog:
                 waiter.set_result(None)
                 break
 
-    @contextmanager
-    def share(self) -> Iterator[Share]:
-        """A share that grows with what is read, and is given back at the end of the block."""
-        share = Share(self)
-        try:
-            yield share
-        finally:
-            share.resize(0)
+    def share(self) -> Share:
+        """A share that holds nothing yet."""
+        return Share(self)
 
     async def wait_for_room(self, seconds: float) -> None:
         """Waits until half of it is free: for who sends in parts and can be made to wait. Raises Overloaded."""

@@ -28,6 +28,7 @@ PIECE = 256 * 1024  # bytes of a piece at most, once it's decompressed
 # A body may decompress to that many times its size. Readings shrink to a tenth; a bomb is a thousandfold.
 MOST_RATIO = 200
 FREE = 1024 * 1024  # bytes that any body may decompress to
+IDENTITY = "identity"
 WINDOW_LOG = 23  # 8 MiB: what RFC 9659 lets a sender of zstd use at most
 
 
@@ -118,19 +119,13 @@ class _Inflater:
 
 
 async def read_pieces(receive: Receive, coding: str, watch: StallWatch) -> AsyncGenerator[bytes, None]:
-    """The body's bytes without their coding: `identity`, or one of those of _STREAMS."""
-    if coding != "identity" and coding not in _STREAMS:
+    """The body's bytes without their coding: IDENTITY, or one of those of _STREAMS."""
+    if coding != IDENTITY and coding not in _STREAMS:
         raise UnsupportedMediaType(f"/ingest takes bodies in gzip and zstd, or as they are, not in {coding[:80]}.")
-    inflater = None if coding == "identity" else _Inflater(coding)
+    inflater = None if coding == IDENTITY else _Inflater(coding)
     more = True
     while more:
-        try:
-            message = await watch.wait(receive())
-        except TimeoutError:
-            raise RequestTimeout(f"Nothing of the body arrived for {stall.STALL:g} seconds: send it again.") from None
-        if message["type"] != "http.request":
-            raise Disconnected
-        body, more = message["body"], message["more_body"]
+        body, more = await read_piece(receive, watch)
         if inflater is None:
             yield body
         else:
@@ -138,3 +133,14 @@ async def read_pieces(receive: Receive, coding: str, watch: StallWatch) -> Async
                 yield piece
     if inflater is not None:
         inflater.finish()
+
+
+async def read_piece(receive: Receive, watch: StallWatch) -> tuple[bytes, bool]:
+    """The next bytes as they come, and whether there are more to come."""
+    try:
+        message = await watch.wait(receive())
+    except TimeoutError:
+        raise RequestTimeout(f"Nothing of the body arrived for {stall.STALL:g} seconds: send it again.") from None
+    if message["type"] != "http.request":
+        raise Disconnected
+    return message["body"], message["more_body"]

@@ -7,20 +7,19 @@ of NDJSON may be larger than memory: it's stored batch by batch, and an error af
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from contextlib import aclosing
 from datetime import datetime
 from typing import TypeAlias
 from urllib.parse import parse_qs
 
 import msgspec
-from litestar import Router, asgi
 from litestar.exceptions import MethodNotAllowedException
-from litestar.types import Receive, Scope, Send
+from litestar.types import ASGIApp, Receive, Scope, Send
 
 from app.errors import DatabaseUnavailable, InvalidInput, PayloadTooLarge, UnsupportedMediaType
 from app.ingest.backlog import Backlog, Share
-from app.ingest.body import Disconnected, read_pieces
+from app.ingest.body import IDENTITY, Disconnected, read_piece, read_pieces
 from app.ingest.lines import LineStream
 from app.ingest.merge import OnConflict
 from app.ingest.message import Limits, Submission, read_json, read_messagepack
@@ -42,13 +41,11 @@ READERS: dict[str, Read] = {
 LINES = frozenset({"application/x-ndjson", "application/ndjson", "application/jsonl"})
 
 
-def make_router(writer: Writer, backlog: Backlog, limits: Limits, most_bytes: int) -> Router:
-    """The route over this writer. `most_bytes` is how long a body, or a line of NDJSON, may be."""
+def make_endpoint(writer: Writer, backlog: Backlog, limits: Limits, most_bytes: int) -> ASGIApp:
+    """The application over this writer. `most_bytes` is how long a body, or a line of NDJSON, may be."""
 
     watch = StallWatch()
 
-    # ASGI itself, since a Request and a Response of Litestar would take as long as all the rest of a small request.
-    @asgi("/ingest", copy_scope=False)
     async def ingest(scope: Scope, receive: Receive, send: Send) -> None:
         if scope.get("method") != "POST":
             raise MethodNotAllowedException(headers={"Allow": "POST"})
@@ -64,9 +61,9 @@ def make_router(writer: Writer, backlog: Backlog, limits: Limits, most_bytes: in
 
     async def take(headers: dict[bytes, bytes], query: bytes, receive: Receive) -> IngestResult:
         on_conflict = _read_on_conflict(query)
-        media_type = (
-            headers.get(b"content-type", b"application/json").decode("latin-1").partition(";")[0].strip().lower()
-        )
+        media_type = headers.get(b"content-type", b"application/json").decode("latin-1")
+        if media_type not in READERS:
+            media_type = media_type.partition(";")[0].strip().lower()
         read = READERS.get(media_type)
         if read is None and media_type not in LINES:
             raise UnsupportedMediaType(
@@ -75,13 +72,13 @@ def make_router(writer: Writer, backlog: Backlog, limits: Limits, most_bytes: in
         length = int(headers.get(b"content-length", b"0"))
         coding = headers.get(b"content-encoding", b"identity").decode("latin-1").strip().lower()
         with backlog.share() as share:
-            async with aclosing(read_pieces(receive, coding, watch)) as pieces:
-                if read is None:
-                    backlog.check(0)
+            if read is None:
+                backlog.check(0)
+                async with aclosing(read_pieces(receive, coding, watch)) as pieces:
                     return await LineStream(writer, backlog, share, limits, most_bytes, on_conflict).store(pieces)
-                _check_length(length, most_bytes)
-                backlog.check(length)
-                body = await _gather(pieces, share, most_bytes)
+            _check_length(length, most_bytes)
+            backlog.check(length)
+            body = await _gather(receive, coding, watch, share, most_bytes)
             now = read_clock()
             large = len(body) > LARGE
             submission = await asyncio.to_thread(read, body, now, limits) if large else read(body, now, limits)
@@ -89,7 +86,7 @@ def make_router(writer: Writer, backlog: Backlog, limits: Limits, most_bytes: in
             share.resize(0)
         return await writer.commit(submission, on_conflict)
 
-    return Router("/", route_handlers=[ingest])
+    return ingest
 
 
 def _check_length(length: int, most_bytes: int) -> None:
@@ -100,12 +97,24 @@ def _check_length(length: int, most_bytes: int) -> None:
         )
 
 
-async def _gather(pieces: AsyncIterator[bytes], share: Share, most_bytes: int) -> bytes:
+async def _gather(receive: Receive, coding: str, watch: StallWatch, share: Share, most_bytes: int) -> bytes:
     gathered: list[bytes] = []
-    async for piece in pieces:
+
+    def take(piece: bytes) -> None:
         gathered.append(piece)
         _check_length(share.size + len(piece), most_bytes)
         share.resize(share.size + len(piece))
+
+    if coding == IDENTITY:
+        # Mostly one piece, for which a generator would take longer than reading what it says.
+        more = True
+        while more:
+            piece, more = await read_piece(receive, watch)
+            take(piece)
+    else:
+        async with aclosing(read_pieces(receive, coding, watch)) as pieces:
+            async for piece in pieces:
+                take(piece)
     return b"".join(gathered) if len(gathered) != 1 else gathered[0]
 
 
