@@ -58,6 +58,16 @@ class Edition:
         return f"PostgreSQL {self.postgres_version} with TimescaleDB {self.timescale_version} ({self.name.value})"
 
 
+@dataclass(frozen=True)
+class PoolState:
+    """Connections of a pool: how many it may have, has, and has in use; and how many ask for one and wait."""
+
+    most: int
+    size: int
+    used: int
+    waiting: int
+
+
 async def connect(dsn: str) -> Connection:
     """One connection outside any pool. Raises DatabaseUnavailable, saying why in a word."""
     with explain_refusal():
@@ -97,6 +107,16 @@ class Database:
             await self._engine.start_connection_pool(min_size=1, max_size=self._pool_size)
         async with self.connection() as connection:
             self._edition = await probe_edition(connection, timescale=self._timescale)
+
+    def read_pool(self) -> PoolState:
+        """How the pool is just now; it takes no connection."""
+        pool = None if self._engine is None else self._engine.pool
+        if pool is None:
+            return PoolState(self._pool_size, 0, 0, 0)
+        size = pool.get_size()
+        # asyncpg counts those who wait nowhere: they are in the queue of what is free.
+        waiting = sum(not getter.done() for getter in pool._queue._getters)  # type: ignore[attr-defined]  # noqa: SLF001 - as said
+        return PoolState(self._pool_size, size, size - pool.get_idle_size(), waiting)
 
     async def close(self) -> None:
         """Closes the pool; what still runs after CLOSE_TIMEOUT seconds is cut off."""

@@ -46,12 +46,16 @@ from app.ingest.writer import Writer
 from app.liveness.pulse import LivenessLimits
 from app.liveness.watcher import INTERVAL as WATCHING_INTERVAL
 from app.liveness.watcher import look_now
+from app.measures import OperationMeasures
 from app.migrations.state import require_schema
 from app.ops.answers import answer_error, answer_errors
 from app.ops.health import make_router as make_health_router
+from app.ops.metrics import Watched
+from app.ops.metrics import make_router as make_metrics_router
+from app.ops.requests import Requests
 from app.ops.service import Service
 from app.piccolo_app import APP_CONFIG
-from app.settings import Environment, Settings, find_unknown, load_settings, read_environment
+from app.settings import Environment, LogLevel, Settings, find_unknown, load_settings, read_environment
 from app.timescale.autogenerate import read_hypertables
 from app.timescale.declared import find_hypertables
 from app.timescale.files import load_managers
@@ -86,12 +90,15 @@ def create_app(settings: Settings | None = None) -> Litestar:
     limits = Limits(settings.max_batch_rows, settings.max_metrics)
     writer = Writer(database, backlog, settings.ingest_deadline)
     fanout = Fanout()
+    listener = Listener(database, fanout)
+    requests = Requests(tell_all=settings.log_level is LogLevel.DEBUG)
     rooms = Rooms(
         database=database,
         writer=writer,
         limits=limits,
         fanout=fanout,
         answers=Answers(),
+        operations=OperationMeasures(),
         liveness=LivenessLimits(settings.stale_after, settings.silent_after),
         series=SeriesLimits(settings.max_series_range, settings.max_series_values),
         declared=find_hypertables(APP_CONFIG.table_classes),
@@ -114,7 +121,6 @@ def create_app(settings: Settings | None = None) -> Litestar:
                         await require_schema(connection, tables)
                 # By the migrations, not by the tables: a retention that nobody has migrated to must not cost rows.
                 migrated = read_hypertables(await load_managers(APP_CONFIG))
-                listener = Listener(database, fanout)
                 await listener.start()
                 stack.push_async_callback(listener.stop)
             except AurumError as error:
@@ -142,7 +148,18 @@ def create_app(settings: Settings | None = None) -> Litestar:
     service = Service(
         route_handlers=[
             make_controller(schema, rooms, protection),
-            make_health_router(database, tables),
+            make_health_router(database, tables, writer, listener),
+            make_metrics_router(
+                Watched(
+                    database=database,
+                    backlog=backlog,
+                    writer=writer,
+                    fanout=fanout,
+                    listener=listener,
+                    requests=requests,
+                    operations=rooms.operations,
+                )
+            ),
             *([make_page_router()] if protection.graphiql else []),
         ],
         middleware=[guard],
@@ -153,6 +170,7 @@ def create_app(settings: Settings | None = None) -> Litestar:
         logging_config=_configure_logs(settings.log_level.value.upper()),
     )
     ingest = answer_errors(make_endpoint(writer, backlog, limits, settings.max_body_bytes))
+    service.requests = requests
     service.open_roads({"/ingest": lambda _: ingest, "/graphql": Shortcut(schema, rooms).wrap})
     return service
 

@@ -26,6 +26,7 @@ class Subscription:
         self._batches: deque[Batch] = deque()
         self._bytes = 0
         self._dropped = 0
+        self.dropped = 0  # altogether
         self._arrived = asyncio.Event()
 
     def put(self, batch: Batch) -> None:
@@ -33,6 +34,7 @@ class Subscription:
         while self._batches and (len(self._batches) >= QUEUE_LENGTH or self._bytes + batch.size > QUEUE_BYTES):
             self._bytes -= self._batches.popleft().size
             self._dropped += 1
+            self.dropped += 1
         self._batches.append(batch)
         self._bytes += batch.size
         self._arrived.set()
@@ -53,6 +55,8 @@ class Fanout:
 
     def __init__(self) -> None:
         self.position = 0
+        self.given = dict.fromkeys(TOPICS, 0)  # batches, each to all who follow
+        self._dropped = dict.fromkeys(TOPICS, 0)  # batches, of subscriptions that are over
         self._subscriptions: dict[Topic, set[Subscription]] = {topic: set() for topic in TOPICS}
 
     @property
@@ -71,9 +75,18 @@ class Fanout:
             yield subscription
         finally:
             self._subscriptions[topic].discard(subscription)
+            self._dropped[topic] += subscription.dropped
+
+    def count_subscriptions(self, topic: Topic) -> int:
+        return len(self._subscriptions[topic])
+
+    def count_dropped(self, topic: Topic) -> int:
+        """Batches that slow clients let fall, of subscriptions that are over as well."""
+        return self._dropped[topic] + sum(subscription.dropped for subscription in self._subscriptions[topic])
 
     def give(self, batch: Batch) -> None:
         """Puts a batch into the queues of its topic and moves the position."""
+        self.given[batch.topic] += 1
         for subscription in self._subscriptions[batch.topic]:
             subscription.put(batch)
         self.position = batch.id

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
 
 import asyncpg
 
 from app.chores import stop
 from app.database import CLOSE_TIMEOUT, Database
-from app.engine import UNREACHABLE
+from app.engine import CONNECT_TIMEOUT, UNREACHABLE
 from app.events.batches import TOPICS, load_batch
 from app.events.fanout import Fanout
 from app.events.outbox import CHANNEL, find_newest_id, read_events
@@ -32,13 +33,26 @@ class Listener:
         self._database = database
         self._fanout = fanout
         self._wake = asyncio.Event()
+        self._connected = asyncio.Event()
+        self.connections = 0  # that it has had
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Begins at the newest event. Raises DatabaseUnavailable when the database can't be reached."""
+        """Begins at the newest event, and comes back once it listens, or has tried for CONNECT_TIMEOUT seconds.
+
+        Raises DatabaseUnavailable when the database can't be reached.
+        """
         async with self._database.connection() as connection:
             self._fanout.position = await find_newest_id(connection)
         self._task = asyncio.create_task(self._run(), name="outbox listener")
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CONNECT_TIMEOUT):
+                await self._connected.wait()
+
+    @property
+    def is_up(self) -> bool:
+        """Whether it hears the database."""
+        return self._connected.is_set()
 
     async def stop(self) -> None:
         if self._task is not None:
@@ -55,8 +69,11 @@ class Listener:
                     await connection.add_listener(CHANNEL, lambda *_: self._wake.set())
                     connection.add_termination_listener(lambda *_: self._wake.set())
                     delay = FIRST_DELAY
+                    self.connections += 1
+                    self._connected.set()
                     await self._follow(connection)
                 finally:
+                    self._connected.clear()
                     # Not close(): on a broken connection it would wait for an answer that never comes.
                     connection.terminate()
             except (*UNREACHABLE, asyncpg.PostgresError, asyncpg.InterfaceError) as error:

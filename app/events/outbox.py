@@ -43,6 +43,15 @@ class Event(msgspec.Struct, frozen=True):
     created_at: datetime
 
 
+class OutboxState(msgspec.Struct, frozen=True):
+    """How the outbox stands: the newest id, 0 where there is no event; ages in seconds, of the oldest event that is kept and
+    of the oldest behind a position (`lag`), 0 where there is none."""
+
+    newest_id: int
+    oldest_age: float
+    lag: float
+
+
 class Publication(msgspec.Struct, frozen=True):
     """An event that was written, for `is_committed`; `transaction` is PostgreSQL's 64-bit id of it."""
 
@@ -129,6 +138,21 @@ async def find_newest_id(connection: Connection) -> int:
 async def find_oldest_id(connection: Connection) -> int:
     """The oldest id from which one can go on without having missed anything."""
     return int(await connection.fetchval("SELECT coalesce(min(id), 0) FROM outbox"))
+
+
+async def read_outbox_state(connection: Connection, position: int) -> OutboxState:
+    """How the outbox stands, seen from whoever has read up to `position`."""
+    row = await connection.fetchrow(
+        """
+        SELECT coalesce((SELECT max(id) FROM outbox), 0) AS newest,
+               extract(epoch FROM clock_timestamp() - (SELECT created_at FROM outbox ORDER BY id LIMIT 1))::float8 AS oldest,
+               extract(epoch FROM clock_timestamp()
+                                  - (SELECT created_at FROM outbox WHERE id > $1 ORDER BY id LIMIT 1))::float8 AS lag
+        """,
+        position,
+    )
+    assert row is not None  # noqa: S101 - without FROM there is one row
+    return OutboxState(row["newest"], row["oldest"] or 0.0, row["lag"] or 0.0)
 
 
 async def read_events(connection: Connection, after: int, topics: Iterable[Topic], limit: int) -> list[Event]:

@@ -21,6 +21,7 @@ from app.ingest.message import Limits
 from app.ingest.writer import Writer
 from app.instants import read_clock
 from app.liveness.pulse import LivenessLimits
+from app.measures import OperationMeasures
 from app.timescale.hypertable import Hypertable
 
 
@@ -34,6 +35,7 @@ class Rooms:
     limits: Limits
     fanout: Fanout
     answers: Answers
+    operations: OperationMeasures
     liveness: LivenessLimits
     series: SeriesLimits
     declared: Mapping[str, Hypertable]

@@ -45,7 +45,7 @@ class Operations:
 
     def __init__(self, allowed: AllowedOperations) -> None:
         self._listed = allowed.documents
-        self._texts = frozenset(allowed.documents.values())
+        self._texts = {text: name for name, text in allowed.documents.items()}
         self._only = allowed.only
         self.kept: BoundedCache[str, str] = BoundedCache(entries=KEPT_TEXTS, size=KEPT_BYTES)
 
@@ -73,6 +73,10 @@ class Operations:
             raise OperationNotListed(f"Only listed operations are executed here, and {known!r} isn't among them.")
         # Clients of this protocol know the answer by these very words.
         raise PersistedQueryNotFound("PersistedQueryNotFound", field=None if digest is None else HASH_FIELD)
+
+    def name(self, text: str) -> str:
+        """The name of a listed document; of any other, `other`: what clients make up would be a name each."""
+        return self._texts.get(text, "other")
 
     def keep(self, text: str, extensions: object) -> None:
         """Keeps a text that was found right under the hash that it came with, if it came with one."""

@@ -36,6 +36,7 @@ from app.graphql.deadline import stop_when_gone
 from app.graphql.documents import DocumentRefused, Documents
 from app.graphql.execution import PlanningExecutor
 from app.graphql.limits import check_variables
+from app.graphql.measured import MeasuredOperations
 from app.graphql.mutations import Mutation
 from app.graphql.operations import Operations, SentDocument
 from app.graphql.protection import Protection
@@ -270,6 +271,6 @@ def make_served_schema(protection: Protection) -> Schema:
     return Schema(
         protection,
         **_ROOTS,
-        extensions=[OperationContext, CodedErrors],
+        extensions=[MeasuredOperations, OperationContext, CodedErrors],
         execution_context_class=PlanningExecutor,
     )

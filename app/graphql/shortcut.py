@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from datetime import datetime, timedelta
+from time import perf_counter
 from typing import Any
 
 import msgspec
@@ -38,6 +39,7 @@ from app.graphql.context import Rooms
 from app.graphql.cost import Cost
 from app.graphql.deadline import stop_when_gone
 from app.graphql.execution import PlanningExecutor
+from app.graphql.measured import OK
 from app.graphql.planner import Fetch, Selections, plan_field, select_all
 from app.graphql.schema import Schema, code_error, describe_late
 from app.instants import read_clock
@@ -59,11 +61,12 @@ class Asked(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
 
 
 class _Operation(msgspec.Struct):
-    """What is known of an operation before its variables are. `plain` says that each of them is one id or one text, which
+    """What is known of an operation before its variables are. `name` is that of the list of allowed operations; `plain` says that each of them is one id or one text, which
     changes what is found and never how much is read; `deciding` are those that @skip and @include go by."""
 
     document: DocumentNode
     node: OperationDefinitionNode
+    name: str
     plain: bool
     deciding: frozenset[str]
     selections: dict[tuple[object, ...], Selections]
@@ -130,7 +133,8 @@ class Shortcut:
         finder = _DirectiveVariables()
         visit(document, finder)
         plain = all(_is_plain(definition.type) for definition in node.variable_definitions or ())
-        operation = _Operation(document, node, plain, frozenset(finder.names), {})
+        name = self._schema.operations.name(asked.query)
+        operation = _Operation(document, node, name, plain, frozenset(finder.names), {})
         self._operations.put(key, operation, TREE_BYTES)
         return operation
 
@@ -179,6 +183,7 @@ class Shortcut:
         self, operation: _Operation, fetches: Mapping[str, Fetch], cost: Cost, receive: Any
     ) -> bytes | None:
         data: dict[str, msgspec.Raw] = {}
+        began = perf_counter()
         try:
             async with asyncio.timeout(self._schema.patience) as deadline:
                 with stop_when_gone(receive, deadline):
@@ -188,17 +193,21 @@ class Shortcut:
                             return None
                         data[key] = msgspec.Raw(text)
         except TimeoutError:
-            return _refuse(describe_late(), cost)
+            return self._refuse(describe_late(), operation, cost, began)
         except QueryTimeout as error:
             # Not to be tried again the long way. Only pages take long, and none of them can be null.
-            return _refuse(located_error(error, operation.node.selection_set.selections, [key]), cost)
+            located = located_error(error, operation.node.selection_set.selections, [key])
+            return self._refuse(located, operation, cost, began)
         except Exception:  # noqa: BLE001 - as above
             return None
+        self._rooms.operations.observe("query", operation.name, OK, perf_counter() - began)
         return msgspec.json.encode({"data": data, "extensions": {"cost": cost}})
 
-
-def _refuse(error: GraphQLError, cost: Cost) -> bytes:
-    return msgspec.json.encode({"data": None, "errors": [code_error(error).formatted], "extensions": {"cost": cost}})
+    def _refuse(self, error: GraphQLError, operation: _Operation, cost: Cost, began: float) -> bytes:
+        self._rooms.operations.observe("query", operation.name, QueryTimeout.code, perf_counter() - began)
+        return msgspec.json.encode(
+            {"data": None, "errors": [code_error(error).formatted], "extensions": {"cost": cost}}
+        )
 
 
 def _choose_operation(document: DocumentNode, name: str | None) -> OperationDefinitionNode | None:

@@ -38,6 +38,16 @@ class Backlog:
         self._held = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
 
+    @property
+    def limit(self) -> int:
+        """Bytes that may be held."""
+        return self._limit
+
+    @property
+    def held(self) -> int:
+        """Bytes that are."""
+        return self._held
+
     def check(self, size: int) -> None:
         """Raises Overloaded when there is no room for that many bytes more."""
         if self._held and self._held + size > self._limit:

@@ -57,15 +57,17 @@ Problem: TypeAlias = tuple[RejectionCode, str]
 
 
 class Refusals:
-    """Refused readings in the order of their index: the first MOST_TOLD of them, and how many there are."""
+    """Refused readings in the order of their index: the first MOST_TOLD of them, and how many there are, also by code."""
 
     def __init__(self) -> None:
         self.told: list[Rejection] = []
         self.count = 0
+        self.counts: dict[RejectionCode, int] = {}
 
     def add(self, index: int, problem: Problem) -> None:
         """One that comes after those that were added before."""
         self.count += 1
+        self.counts[problem[0]] = self.counts.get(problem[0], 0) + 1
         if self.count <= MOST_TOLD:
             self.told.append(Rejection(index, *problem))
 
@@ -74,6 +76,8 @@ class Refusals:
         for other in others:
             if other.count:
                 self.count += other.count
+                for code, count in other.counts.items():
+                    self.counts[code] = self.counts.get(code, 0) + count
                 self.told = sorted([*self.told, *other.told], key=lambda rejection: rejection.index)[:MOST_TOLD]
 
 

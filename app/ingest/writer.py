@@ -11,6 +11,7 @@ import asyncio
 from collections import deque
 from collections.abc import Sequence
 from datetime import timedelta
+from time import perf_counter
 from typing import cast
 
 import msgspec
@@ -19,6 +20,7 @@ from app.chores import stop
 from app.database import CLOSE_TIMEOUT, Connection, Database
 from app.errors import AurumError, DatabaseBusy, DatabaseUnavailable, Overloaded
 from app.ingest.backlog import Backlog
+from app.ingest.measures import IngestMeasures
 from app.ingest.merge import OnConflict, Outcome
 from app.ingest.message import Submission
 from app.ingest.refusal import Refusals, Rejection
@@ -62,9 +64,9 @@ class _Waiting:
         if not self.answer.done():
             self.answer.set_exception(error)
 
-    def finish(self, tally: Tally) -> None:
+    def finish(self, result: IngestResult) -> None:
         if not self.answer.done():
-            self.answer.set_result(_sum_up(self.submission, tally))
+            self.answer.set_result(result)
 
 
 class Writer:
@@ -74,6 +76,7 @@ class Writer:
         self._store = Store(database, patience)
         self._backlog = backlog
         self.patience = patience.total_seconds()
+        self.measures = IngestMeasures()
         self._queue: deque[_Waiting] = deque()
         self._queued_rows = 0
         self._committers: set[asyncio.Task[None]] = set()
@@ -84,7 +87,7 @@ class Writer:
     async def commit(self, submission: Submission, on_conflict: OnConflict) -> IngestResult:
         """Stores what can be stored, all in one transaction, and says what became of each reading."""
         if not submission.rows:
-            return _sum_up(submission, None)
+            return self._sum_up(submission, None)
         if self._stopping:
             raise DatabaseUnavailable(STOPPING)
         with self._backlog.share() as share:
@@ -106,6 +109,26 @@ class Writer:
             return True
         late = self._queue[0].deadline - self.patience + LONG_WAIT < now
         return len(self._committers) < IN_FLIGHT and (late or self._queued_rows >= WORTH_ONE)
+
+    @property
+    def queued_rows(self) -> int:
+        """Rows that wait for a transaction."""
+        return self._queued_rows
+
+    @property
+    def queued_requests(self) -> int:
+        return len(self._queue)
+
+    def find_problem(self) -> DatabaseUnavailable | None:
+        """Why readings that are sent now would not be stored soon; None where nothing speaks against it."""
+        if self._stopping:
+            return DatabaseUnavailable(STOPPING)
+        if not self._queue:
+            return None
+        if self._away is not None:
+            return DatabaseUnavailable(f"Readings wait for the database: {self._away}")
+        waited = asyncio.get_running_loop().time() - self._queue[0].deadline + self.patience
+        return Overloaded(BEHIND) if waited > self.patience / 2 else None
 
     async def stop(self) -> None:
         """Takes no more, and commits what waits; what isn't done in time fails with DatabaseUnavailable."""
@@ -160,22 +183,28 @@ class Writer:
 
     async def _commit(self, connection: Connection, group: Sequence[_Waiting]) -> None:
         """Answers each of the group. Raises DatabaseUnavailable when it's to be tried again."""
+        began = perf_counter()
         try:
             tallies = await self._store.write(connection, [waiting.batch for waiting in group])
         except DatabaseBusy as error:
+            self.measures.failed_commits += 1
             self._fail(group, error)
         except DatabaseUnavailable:
+            self.measures.failed_commits += 1
             raise
         except Exception as error:  # noqa: BLE001 - whoever waits for the answer gets it
             if len(group) == 1 or not isinstance(error, REFUSED):
+                self.measures.failed_commits += 1
                 self._fail(group, error)
                 return
             # One of them is to blame: the others get their commit without it.
             for waiting in group:
                 await self._commit(connection, [waiting])
         else:
+            self.measures.commit_seconds.observe(perf_counter() - began)
+            self.measures.batch_rows.observe(sum([len(waiting.batch.rows) for waiting in group]))
             for waiting, tally in zip(group, tallies, strict=True):
-                waiting.finish(tally)
+                waiting.finish(self._sum_up(waiting.submission, tally))
 
     def _expire(self) -> None:
         """Fails what has waited for too long in the queue; what a transaction has in hand is answered by that."""
@@ -207,21 +236,25 @@ class Writer:
         for waiting in group:
             waiting.fail(error)
 
-
-def _sum_up(submission: Submission, tally: Tally | None) -> IngestResult:
-    refusals = submission.refusals
-    if tally is None:
-        return IngestResult(0, 0, 0, refusals.count, refusals.told)
-    if tally.refused:
-        found = Refusals()
-        for index, problem in sorted(tally.refused.items()):
-            found.add(submission.places[index], problem)
-        refusals.merge([found])
-    counts = tally.outcomes
-    return IngestResult(
-        counts[Outcome.ACCEPTED],
-        counts[Outcome.DUPLICATE],
-        counts[Outcome.CONFLICT],
-        refusals.count,
-        refusals.told,
-    )
+    def _sum_up(self, submission: Submission, tally: Tally | None) -> IngestResult:
+        refusals = submission.refusals
+        if tally is not None and tally.refused:
+            found = Refusals()
+            for index, problem in sorted(tally.refused.items()):
+                found.add(submission.places[index], problem)
+            refusals.merge([found])
+        measures = self.measures
+        for code, count in refusals.counts.items():
+            measures.rejected[code] += count
+        if tally is None:
+            return IngestResult(0, 0, 0, refusals.count, refusals.told)
+        counts = tally.outcomes
+        accepted, duplicates, conflicts = (
+            counts[Outcome.ACCEPTED],
+            counts[Outcome.DUPLICATE],
+            counts[Outcome.CONFLICT],
+        )
+        measures.accepted += accepted
+        measures.duplicates += duplicates
+        measures.conflicts += conflicts
+        return IngestResult(accepted, duplicates, conflicts, refusals.count, refusals.told)

@@ -1,6 +1,8 @@
 """What operators see of the service: whether it's healthy, how it answers when it isn't, and backups that can be restored.
 
 health      whether the service is alive and ready
+metrics     what the rooms have counted, for Prometheus
+requests    how requests over HTTP went
 answers     errors as HTTP
 backup      a dump and its manifest, of one moment
 restore     a backup into an empty database, compared to the last row

@@ -14,6 +14,9 @@ from litestar.types import ASGIApp, Receive, Scope, Send
 
 from app.correlation import read_correlation_id
 from app.errors import PayloadTooLarge, RequestError
+from app.ops.requests import note_error
+
+INTERNAL = "INTERNAL"
 
 logger = logging.getLogger(__name__)
 
@@ -39,14 +42,15 @@ def describe_error(error: Exception, path: str) -> Answer:
         content = {"code": HTTPStatus(error.status_code).name, "message": error.detail}
         return Answer(error.status_code, content, error.headers or {})
     correlation_id = read_correlation_id()
-    logger.error("Unforeseen error %s at %s", correlation_id, path, exc_info=error)
+    logger.error("Unforeseen error %s at %s", correlation_id, path, exc_info=error, extra={"code": INTERNAL})
     message = "Something went wrong inside the service; its log has it under the correlationId."
-    return Answer(500, {"code": "INTERNAL", "message": message, "correlationId": correlation_id})
+    return Answer(500, {"code": INTERNAL, "message": message, "correlationId": correlation_id})
 
 
 def answer_error(request: Request[Any, Any, Any], error: Exception) -> Response[Mapping[str, object]]:
     """Litestar's way to answer an error."""
     answer = describe_error(error, request.url.path)
+    note_error(request.scope, str(answer.content["code"]))
     return Response(answer.content, status_code=answer.status, headers=answer.headers)
 
 
@@ -58,6 +62,7 @@ def answer_errors(app: ASGIApp) -> ASGIApp:
             await app(scope, receive, send)
         except Exception as error:  # noqa: BLE001 - whoever asked gets it
             answer = describe_error(error, scope["path"])
+            note_error(scope, str(answer.content["code"]))
             body = msgspec.json.encode(answer.content)
             headers = [
                 (b"content-type", b"application/json"),

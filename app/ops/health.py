@@ -2,28 +2,70 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Mapping
+
 from litestar import Response, Router, get
 
 from app.database import Database
-from app.errors import AurumError
+from app.errors import AurumError, DatabaseUnavailable
+from app.events.listener import Listener
+from app.ingest.writer import Writer
 from app.migrations.state import require_schema
 
+PATIENCE = 2.0  # seconds with the database; whoever asks gives up soon after
 
-def make_router(database: Database, tables: list[str]) -> Router:
-    """The routes over this database; `tables` are those that migrations create."""
+
+def make_router(database: Database, tables: list[str], writer: Writer, listener: Listener) -> Router:
+    """The routes over these rooms; `tables` are those that migrations create."""
 
     @get("/health/live")
     async def live() -> dict[str, str]:
         return {"status": "live"}
 
     @get("/health/ready")
-    async def ready() -> Response[dict[str, str]]:
-        try:
-            async with database.connection() as connection:
-                await require_schema(connection, tables)
-        except AurumError as error:
-            answer = {"status": "not ready", "code": error.code, "message": str(error)}
-            return Response(answer, status_code=503)
-        return Response({"status": "ready", "database": str(database.edition)})
+    async def ready() -> Response[dict[str, object]]:
+        problems = await find_problems(database, tables, writer, listener)
+        checks = {name: "ok" if error is None else f"{error.code}: {error}" for name, error in problems.items()}
+        first = next((error for error in problems.values() if error is not None), None)
+        if first is None:
+            return Response({"status": "ready", "database": str(database.edition), "checks": checks})
+        answer: dict[str, object] = {"status": "not ready", "code": first.code, "message": str(first), "checks": checks}
+        return Response(answer, status_code=503)
 
     return Router("/", route_handlers=[live, ready])
+
+
+async def find_problems(
+    database: Database, tables: list[str], writer: Writer, listener: Listener
+) -> Mapping[str, AurumError | None]:
+    """What speaks against sending requests here, by `pool`, `migrations`, `writer` and `listener`."""
+    problems: dict[str, AurumError | None] = {"pool": None, "migrations": None}
+    checked = "pool"
+    try:
+        async with asyncio.timeout(PATIENCE), database.connection() as connection:
+            checked = "migrations"
+            await require_schema(connection, tables)
+    except TimeoutError:
+        problems[checked] = _describe_late(database)
+    except DatabaseUnavailable as error:
+        problems["pool"] = error
+    except AurumError as error:
+        problems["migrations"] = error
+    problems["writer"] = writer.find_problem()
+    problems["listener"] = (
+        None
+        if listener.is_up
+        else DatabaseUnavailable("The listener has no connection: subscriptions wait until it has one again.")
+    )
+    return problems
+
+
+def _describe_late(database: Database) -> DatabaseUnavailable:
+    pool = database.read_pool()
+    if pool.used >= pool.most:
+        return DatabaseUnavailable(
+            f"All {pool.most} connections of the pool are in use and {pool.waiting} requests wait for one: see which "
+            "statements take long, or raise AURUM_POOL_SIZE."
+        )
+    return DatabaseUnavailable(f"The database did not answer within {PATIENCE:g} seconds.")
