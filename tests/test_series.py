@@ -279,3 +279,12 @@ async def test_readings_that_came_in_any_order_are_answered_in_the_order_of_time
         (series,) = await ask(service, **variables)
         assert series["timestamps"] == [stamp(minute) for minute in range(6)]
         assert series["values"] == [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]
+
+
+async def test_raw_values_are_the_doubles_that_were_sent_whatever_their_size(service: ServiceClient) -> None:
+    await service.register("PRESS-1")
+    sent = [0.1, 1e300, 5e-324, 0.1 + 0.2, -7.5e-9, 2**53, 1234567890123456789, -0.25]
+    await load(service, "PRESS-1", {minute: {"a": value} for minute, value in enumerate(sent)})
+    for count in range(1, len(sent) + 1):
+        (series,) = await ask(service, metrics=["a"], to=at(count))
+        assert series["values"] == [float(value) for value in sent[:count]]

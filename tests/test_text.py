@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from app.history.text import encode_instants, encode_millis, encode_values
+from app.history.text import encode_instants, encode_millis, encode_values, pass_values
 from app.instants import format_instant, from_microseconds
 
 FIRST, LAST = -62_135_596_800_000_000, 253_402_300_799_999_999
@@ -35,3 +35,20 @@ def test_values_come_back_to_the_last_bit_and_null_is_what_no_number_can_say(val
 def test_an_instant_without_a_year_of_four_digits_is_refused(instant: int) -> None:
     with pytest.raises(ValueError, match="years 1 to 9999"):
         encode_instants(np.array([0, instant], dtype=np.int64))
+
+
+@pytest.mark.parametrize(
+    ("written", "passed"),
+    [
+        ("1,-2.50,0.0000001,123456789012345", b"[1,-2.50,0.0000001,123456789012345]"),
+        (
+            "1,1234567890123456",
+            None,
+        ),  # sixteen digits: beyond 2 ** 53 a reader that knows whole numbers sees another one
+        ("0.30000000000000004", None),
+        ('1,"2"', None),
+        ("null", None),
+    ],
+)
+def test_stored_numbers_are_passed_on_only_where_every_reader_sees_the_same(written: str, passed: bytes | None) -> None:
+    assert pass_values(written) == passed

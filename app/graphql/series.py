@@ -13,7 +13,7 @@ from app.graphql.scalars import EpochMillis
 from app.history.columns import Fill
 from app.history.series import Resolution, SeriesColumns, SeriesQuestion
 from app.history.statements import Aggregate
-from app.history.text import encode_instants, encode_millis, encode_values
+from app.history.text import encode_instants, encode_millis, encode_values, pass_values
 
 for _kind in (Fill, Aggregate, Resolution):
     strawberry.enum(_kind, description=_kind.__doc__)
@@ -64,13 +64,18 @@ class Series:
         return self.columns.source_rows
 
 
+def _write_values(columns: SeriesColumns) -> bytes:
+    passed = pass_values(columns.stored) if isinstance(columns.stored, str) else None
+    return encode_values(columns.values) if passed is None else passed
+
+
 _TEXTS: dict[str, Callable[[SeriesColumns], bytes]] = {
     "machineId": lambda columns: msgspec.json.encode(columns.machine_id),
     "metric": lambda columns: msgspec.json.encode(columns.metric),
     "unit": lambda _: b"null",
     "timestamps": lambda columns: encode_instants(columns.instants),
     "epochMillis": lambda columns: encode_millis(columns.instants),
-    "values": lambda columns: encode_values(columns.values),
+    "values": _write_values,
     "resolution": lambda columns: msgspec.json.encode(columns.resolution.value),
     "sourceRows": lambda columns: b"%d" % columns.source_rows,
     "__typename": lambda _: b'"Series"',

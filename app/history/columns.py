@@ -30,7 +30,13 @@ _LEAST_INTERVALS = 4  # from which one can say what is usual
 
 
 def mark_gaps(instants: Instants, values: Values) -> tuple[Instants, Values]:
-    """Puts a null into each gap between readings, at the instant when the next one was due.
+    """Puts a null into each gap between readings, at the instant when the next one was due."""
+    before, due = find_gaps(instants)
+    return np.insert(instants, before + 1, due), np.insert(values, before + 1, np.nan)
+
+
+def find_gaps(instants: Instants) -> tuple[npt.NDArray[np.int64], Instants]:
+    """Behind which places there is a gap, and when the next reading was due in each.
 
     A gap is an interval longer than 4 times what is usual: the 0.9 quantile of the intervals between the readings given
     (nearest rank, never the longest), as liveness has it, and no less than the second longest of the four intervals around
@@ -38,15 +44,15 @@ def mark_gaps(instants: Instants, values: Values) -> tuple[Instants, Values]:
     """
     intervals = np.diff(instants)
     if len(intervals) < _LEAST_INTERVALS:
-        return instants, values
+        return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
     rank = min(-(-9 * len(intervals) // 10), len(intervals) - 1)
     usual = np.partition(intervals, rank - 1)[rank - 1]
     long = np.flatnonzero(intervals > GAP_INTERVALS * usual)
     around = np.pad(intervals, 2)[long + np.array([[0], [1], [3], [4]])]
     due = np.maximum(usual, np.partition(around, 2, axis=0)[2])
     gaps = intervals[long] > GAP_INTERVALS * due
-    before, due = long[gaps], due[gaps]
-    return np.insert(instants, before + 1, instants[before] + due), np.insert(values, before + 1, np.nan)
+    before = long[gaps]
+    return before, instants[before] + due[gaps]
 
 
 def fill_buckets(instants: Instants, values: Values, grid: Instants, fill: Fill) -> tuple[Instants, Values]:

@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from enum import Enum
+from functools import partial
 from typing import Any
 
 import asyncpg
@@ -19,12 +20,13 @@ import numpy as np
 
 from app.database import Connection, Database
 from app.errors import InvalidInput
-from app.history.columns import Fill, Instants, Values, fill_buckets, mark_gaps
+from app.history.columns import Fill, Instants, Values, fill_buckets, find_gaps, mark_gaps
 from app.history.machines import require_machines
 from app.history.rollups import HOUR, Bounds, find_bounds
 from app.history.statements import (
     ROLLED_AGGREGATES,
     Aggregate,
+    read_values,
     unpack_instants,
     unpack_values,
     write_buckets,
@@ -43,6 +45,8 @@ MOST_CHANGED = 500  # hours of machines; with more of them the readings are read
 _ORIGIN_MICROSECONDS = to_microseconds(datetime(2000, 1, 3, tzinfo=UTC))
 # Values that are laid out beside the event loop: from here on it would be kept from other requests for milliseconds.
 MANY = 50_000
+_NO_INSTANTS: Instants = np.empty(0, dtype=np.int64)
+_NO_VALUES: Values = np.empty(0)
 
 
 class Resolution(Enum):
@@ -75,15 +79,20 @@ class SeriesQuestion(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SeriesColumns(msgspec.Struct, frozen=True):
-    """One metric of one machine. `instants` are microseconds since 1970, `values` has NaN for null: an empty bucket, or
-    a gap between raw readings."""
+    """One metric of one machine. `instants` are microseconds since 1970. `stored` are its values with NaN for null (an empty
+    bucket, or a gap between raw readings), or, of readings that are shown as they are, the JSON in which they are stored."""
 
     machine_id: str
     metric: str
     instants: Instants
-    values: Values
+    stored: Values | str
     resolution: Resolution
     source_rows: int
+
+    @property
+    def values(self) -> Values:
+        """As doubles."""
+        return read_values(self.stored) if isinstance(self.stored, str) else self.stored
 
 
 async def find_series(database: Database, question: SeriesQuestion, limits: SeriesLimits) -> list[SeriesColumns]:
@@ -203,21 +212,17 @@ def _explain_excess(question: SeriesQuestion, limits: SeriesLimits) -> InvalidIn
 def _arrange(
     question: SeriesQuestion, limits: SeriesLimits, machine_ids: Sequence[str], rows: Sequence[asyncpg.Record]
 ) -> list[SeriesColumns]:
-    columns = {
-        (row["machine_id"], row["metric"]): (unpack_instants(row["instants"]), unpack_values(row["values"]))
-        for row in rows
-    }
-    source_rows = {(row["machine_id"], row["metric"]): row["source_rows"] for row in rows}
+    found = {(row["machine_id"], row["metric"]): row for row in rows}
     if question.metrics is None:
         places = {machine_id: place for place, machine_id in enumerate(machine_ids)}
-        order = sorted(columns, key=lambda key: (places[key[0]], key[1]))
+        order = sorted(found, key=lambda key: (places[key[0]], key[1]))
     else:
         order = [(machine_id, metric) for machine_id in machine_ids for metric in dict.fromkeys(question.metrics)]
     grid = _lay_grid(question)
     if max(sum(row["found"] for row in rows), len(grid) * len(order)) > limits.values:
         raise _explain_excess(question, limits)
-    none = np.empty(0, dtype=np.int64), np.empty(0)
-    return [_shape(question, grid, key, *columns.get(key, none), source_rows.get(key, 0)) for key in order]
+    shape = _show_readings if question.bucket is None else partial(_show_buckets, grid=grid)
+    return [shape(question, key, found.get(key)) for key in order]
 
 
 def _lay_grid(question: SeriesQuestion) -> Instants:
@@ -229,23 +234,45 @@ def _lay_grid(question: SeriesQuestion) -> Instants:
     return np.arange(first, end, width, dtype=np.int64)
 
 
-def _shape(
+def _show_readings(question: SeriesQuestion, key: tuple[str, str], row: asyncpg.Record | None) -> SeriesColumns:
+    if row is None:
+        return SeriesColumns(*key, _NO_INSTANTS, _NO_VALUES, Resolution.RAW, 0)
+    instants, source_rows = unpack_instants(row["instants"]), row["source_rows"]
+    if len(instants) <= question.max_points and _is_sorted(instants) and not len(find_gaps(instants)[0]):
+        return SeriesColumns(*key, instants, row["values"], Resolution.RAW, source_rows)
+    instants, values = mark_gaps(*_sort(instants, read_values(row["values"])))
+    return _fit(question, key, instants, values, Resolution.RAW, source_rows)
+
+
+def _show_buckets(
+    question: SeriesQuestion, key: tuple[str, str], row: asyncpg.Record | None, grid: Instants
+) -> SeriesColumns:
+    instants, values = _NO_INSTANTS, _NO_VALUES
+    if row is not None:
+        instants, values = _sort(unpack_instants(row["instants"]), unpack_values(row["values"]))
+    instants, values = fill_buckets(instants, values, grid, question.fill)
+    return _fit(question, key, instants, values, Resolution.BUCKETED, 0 if row is None else row["source_rows"])
+
+
+def _sort(instants: Instants, values: Values) -> tuple[Instants, Values]:
+    if _is_sorted(instants):
+        return instants, values
+    order = np.argsort(instants)
+    return instants[order], values[order]
+
+
+def _is_sorted(instants: Instants) -> bool:
+    return bool((instants[1:] >= instants[:-1]).all())
+
+
+def _fit(
     question: SeriesQuestion,
-    grid: Instants,
     key: tuple[str, str],
     instants: Instants,
     values: Values,
+    resolution: Resolution,
     source_rows: int,
 ) -> SeriesColumns:
-    if len(instants) > 1 and (instants[1:] < instants[:-1]).any():
-        order = np.argsort(instants)
-        instants, values = instants[order], values[order]
-    if question.bucket is None:
-        instants, values = mark_gaps(instants, values)
-        resolution = Resolution.RAW
-    else:
-        instants, values = fill_buckets(instants, values, grid, question.fill)
-        resolution = Resolution.BUCKETED
     if len(instants) > question.max_points:
         instants, values = thin_out(instants, values, question.max_points)
         resolution = Resolution.DOWNSAMPLED

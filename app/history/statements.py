@@ -1,14 +1,17 @@
 """The SQL that answers for series: raw readings, or buckets of time.
 
-Each statement gives a row per machine and metric: `source_rows`, and two arrays of `found` elements, in no order, as
-PostgreSQL sends them to clients: `instants` (timestamptz) and `values` (float8, NaN for null). They are decoded by
-`unpack_instants` and `unpack_values`: making Python's own objects of them first would take longer than to find them.
+Each statement gives a row per machine and metric: `source_rows`, and two columns of `found` elements, in no order:
+`instants` (timestamptz) as an array that PostgreSQL sends to clients, and `values`. Those of buckets are such an array too
+(float8, NaN for null), those of readings the JSON in which they are stored, with commas between: to make doubles of decimals
+takes PostgreSQL a fifth of the statement's time. They are decoded by `unpack_instants`, `unpack_values` and `read_values`:
+making Python's own objects of them first would take longer than to find them.
 """
 
 from __future__ import annotations
 
 from enum import Enum
 
+import msgspec
 import numpy as np
 
 from app.history.columns import Instants, Values
@@ -50,12 +53,12 @@ _AGGREGATES = {
 
 # $1 machine ids, $2 and $3 the range
 _ALL_METRICS = """
-  SELECT machine_id, timestamp, metric, value::float8 AS value
+  SELECT machine_id, timestamp, metric, {value} AS value
   FROM raw_measurements CROSS JOIN LATERAL jsonb_each(metrics) AS each (metric, value)
   WHERE machine_id = ANY($1::text[]) AND timestamp >= $2 AND timestamp < $3 AND $4::text[] IS NULL"""
 # $4 metric names
 _NAMED_METRICS = """
-  SELECT machine_id, timestamp, metric, (metrics -> metric)::float8 AS value
+  SELECT machine_id, timestamp, metric, {value} AS value
   FROM raw_measurements JOIN unnest($4::text[]) AS metric ON metrics ? metric
   WHERE machine_id = ANY($1::text[]) AND timestamp >= $2 AND timestamp < $3"""
 
@@ -64,8 +67,8 @@ def write_raw(*, named: bool) -> str:
     """The readings of the range; $5 is how many values of all series are read at most."""
     return f"""
 SELECT machine_id, metric, count(*) AS source_rows, count(*) AS found,
-       array_send(array_agg(timestamp)) AS instants, array_send(array_agg(coalesce(value, 'NaN'))) AS values
-FROM ({_write_source(named)}
+       array_send(array_agg(timestamp)) AS instants, string_agg(value, ',') AS values
+FROM ({_write_source(named, "text")}
   LIMIT $5
 ) AS values
 GROUP BY machine_id, metric
@@ -149,8 +152,9 @@ GROUP BY machine_id, metric
 """
 
 
-def _write_source(named: bool) -> str:
-    return _NAMED_METRICS if named else _ALL_METRICS
+def _write_source(named: bool, kind: str = "float8") -> str:
+    source, value = (_NAMED_METRICS, "(metrics -> metric)") if named else (_ALL_METRICS, "value")
+    return source.format(value=f"{value}::{kind}")
 
 
 # Dimensions, flags, type, length and lower bound come before the elements, each of which has its length before it.
@@ -168,3 +172,8 @@ def unpack_instants(sent: bytes) -> Instants:
 def unpack_values(sent: bytes) -> Values:
     """What array_send gives for float8[]; none may be null."""
     return np.frombuffer(sent, _VALUES, offset=_HEADER)["value"].astype(np.float64)
+
+
+def read_values(written: str) -> Values:
+    """The doubles that are closest to these numbers in JSON. Raises ValueError for what is none."""
+    return np.array(msgspec.json.decode(f"[{written}]", type=list[float]))

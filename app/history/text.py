@@ -16,6 +16,8 @@ _DAY, _SECOND = 86_400_000_000, 1_000_000
 _TWO = [f"{number:02}" for number in range(60)]
 _TIMES = np.array([f"T{hour}:{minute}:{second}." for hour in _TWO[:24] for minute in _TWO for second in _TWO], "S10")
 _THOUSANDS = np.array([f"{number:03}" for number in range(1000)], dtype="S3")
+_KINDS = bytes(48 if byte in b"0123456789" else 32 if byte in b",.-" else 120 for byte in range(256))  # 0, blank, x
+_MANY_DIGITS = b"0" * 16  # fewer of them are the same number in any reader's doubles, whole ones among its integers
 _TEXT = np.dtype(
     [("open", "S1"), ("date", "S10"), ("time", "S10"), ("millis", "S3"), ("micros", "S3"), ("close", "S3")]
 )
@@ -33,7 +35,11 @@ def encode_instants(instants: Instants) -> bytes:
     days, rest = np.divmod(instants, _DAY)
     seconds, micros = np.divmod(rest, _SECOND)
     # Of many readings on few days the days are worked out once.
-    known, places = np.unique(days, return_inverse=True)
+    first, last = days.min(), days.max()
+    if last - first < len(days):
+        known, places = np.arange(first, last + 1), days - first
+    else:
+        known, places = np.unique(days, return_inverse=True)
     text = np.empty(len(instants), dtype=_TEXT)
     text["open"] = b'"'
     text["date"] = np.datetime_as_string(known.astype("datetime64[D]")).astype("S10")[places]
@@ -52,3 +58,11 @@ def encode_millis(instants: Instants) -> bytes:
 def encode_values(values: Values) -> bytes:
     """A JSON array of the shortest numbers that are these doubles, null for NaN and what isn't finite."""
     return msgspec.json.encode(values.tolist())
+
+
+def pass_values(written: str) -> bytes | None:
+    """The JSON array of these numbers, with commas between, as they are written; None where one of them is none, or has so
+    many digits that not every reader would take it for the same double."""
+    text = written.encode()
+    kinds = text.translate(_KINDS)
+    return None if b"x" in kinds or _MANY_DIGITS in kinds else b"[" + text + b"]"
