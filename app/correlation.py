@@ -48,9 +48,10 @@ def read_correlation_id() -> str:
 
 
 class CorrelationFilter(logging.Filter):
-    """Lets every record pass and gives it `correlation`: the request's id in brackets, or nothing outside of any."""
+    """Lets every record pass and gives it `request_id`, None outside of any request, and `correlation`, the same in brackets."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         current = _current.get()
+        record.request_id = current
         record.correlation = "" if current is None else f" [{current}]"
         return True

@@ -63,7 +63,7 @@ async def run_demo(settings: Settings, dsn: str) -> None:
             host=settings.host,
             port=settings.port,
             log_level="warning",
-            access_log=False,
+            log_config=None,  # the application has set up the log
             timeout_graceful_shutdown=DRAIN_SECONDS,
         )
     )

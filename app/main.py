@@ -15,11 +15,9 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 
 from litestar import Litestar
-from litestar.logging import LoggingConfig
 
 from app.access.guard import guard
 from app.chores import repeat, stop
-from app.correlation import CorrelationFilter
 from app.database import CLOSE_TIMEOUT, Database, explain_refusal
 from app.embedded import open_embedded
 from app.errors import AurumError, SettingsError
@@ -50,12 +48,13 @@ from app.measures import OperationMeasures
 from app.migrations.state import require_schema
 from app.ops.answers import answer_error, answer_errors
 from app.ops.health import make_router as make_health_router
+from app.ops.logs import make_logging
 from app.ops.metrics import Watched
 from app.ops.metrics import make_router as make_metrics_router
 from app.ops.requests import Requests
 from app.ops.service import Service
 from app.piccolo_app import APP_CONFIG
-from app.settings import Environment, LogLevel, Settings, find_unknown, load_settings, read_environment
+from app.settings import Environment, LogFormat, LogLevel, Settings, find_unknown, load_settings, read_environment
 from app.timescale.autogenerate import read_hypertables
 from app.timescale.declared import find_hypertables
 from app.timescale.files import load_managers
@@ -167,7 +166,7 @@ def create_app(settings: Settings | None = None) -> Litestar:
         exception_handlers={Exception: answer_error},
         request_max_body_size=settings.max_body_bytes,
         openapi_config=None,
-        logging_config=_configure_logs(settings.log_level.value.upper()),
+        logging_config=make_logging(settings.log_level.value.upper(), as_json=_writes_json(settings)),
     )
     ingest = answer_errors(make_endpoint(writer, backlog, limits, settings.max_body_bytes))
     service.requests = requests
@@ -177,6 +176,12 @@ def create_app(settings: Settings | None = None) -> Litestar:
 
 def _is_developing(settings: Settings, chosen: bool | None) -> bool:
     return settings.env is Environment.DEVELOPMENT if chosen is None else chosen
+
+
+def _writes_json(settings: Settings) -> bool:
+    if settings.log_format is None:
+        return settings.env is Environment.PRODUCTION
+    return settings.log_format is LogFormat.JSON
 
 
 def _protect(settings: Settings) -> Protection:
@@ -217,19 +222,3 @@ async def _drop_expired(database: Database, tables: list[str], migrated: dict[st
     async with database.connection() as connection:
         await require_schema(connection, tables)
     await drop_all_expired(database.engine, migrated)
-
-
-def _configure_logs(level: str) -> LoggingConfig:
-    return LoggingConfig(
-        version=1,
-        configure_root_logger=False,
-        log_exceptions="never",  # our handlers of errors log what is worth it, once
-        filters={"correlation": {"()": CorrelationFilter}},
-        formatters={"plain": {"format": "%(asctime)s %(levelname)s %(name)s:%(correlation)s %(message)s"}},
-        handlers={"stderr": {"class": "logging.StreamHandler", "formatter": "plain", "filters": ["correlation"]}},
-        loggers={
-            "app": {"level": level, "handlers": ["stderr"], "propagate": False},
-            # It shows a stack trace for each attempt to reach a database that is away; clients are told by 503.
-            "asyncpg": {"level": "CRITICAL"},
-        },
-    )

@@ -12,6 +12,7 @@ import pytest
 from app.errors import SettingsError
 from app.settings import (
     Environment,
+    LogFormat,
     LogLevel,
     Settings,
     TimescalePolicy,
@@ -95,6 +96,7 @@ def test_every_setting_can_be_set() -> None:
         "AURUM_GRAPHQL_ALLOWED_OPERATIONS": "/etc/aurum/operations.json",
         "AURUM_GRAPHQL_ALLOW_ONLY_LISTED": "true",
         "AURUM_LOG_LEVEL": "warning",
+        "AURUM_LOG_FORMAT": "json",
     }
     assert set(given) == {name_variable(name) for name in Settings.__struct_fields__}
     assert load_settings(given) == Settings(
@@ -132,6 +134,7 @@ def test_every_setting_can_be_set() -> None:
         graphql_allowed_operations=Path("/etc/aurum/operations.json"),
         graphql_allow_only_listed=True,
         log_level=LogLevel.WARNING,
+        log_format=LogFormat.JSON,
     )
 
 
@@ -161,6 +164,7 @@ DURATION = "must be an ISO 8601 duration, such as PT30S, PT5M or P1D."
         ("AURUM_GRAPHQL_ALLOW_ONLY_LISTED", "perhaps", "must be true or false."),
         ("AURUM_ENV", "staging", "must be one of development, production."),
         ("AURUM_TIMESCALE", "yes", "must be one of auto, require, off."),
+        ("AURUM_LOG_FORMAT", "xml", "must be one of plain, json."),
         ("AURUM_LOG_LEVEL", "verbose", "must be one of debug, info, warning, error."),
         ("AURUM_STATEMENT_TIMEOUT", "half a minute", DURATION),
         ("AURUM_STALE_AFTER", "P1M", DURATION),
@@ -326,6 +330,7 @@ def test_the_example_with_the_marks_taken_off_gives_the_defaults(env_file: EnvFi
         graphql_introspection=True,
         graphiql=True,
         graphql_allowed_operations=listed,
+        log_format=LogFormat.JSON,
     )
 
 

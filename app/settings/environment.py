@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from enum import Enum
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from dotenv.parser import parse_stream
 from app.errors import SettingsError
 from app.settings.checks import check_together
 from app.settings.fields import Settings, name_variable
-from app.settings.texts import explain_kind, get_type, quote
+from app.settings.texts import explain_kind, find_choice, quote
 
 
 def find_unknown(environ: Mapping[str, str | None]) -> list[str]:
@@ -79,8 +78,7 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
 
 
 def _fold_enum(text: str, annotation: Any) -> str:
-    kind = get_type(annotation)
-    return text.lower() if isinstance(kind, type) and issubclass(kind, Enum) else text
+    return text.lower() if find_choice(annotation) is not None else text
 
 
 def _decode(kind: type, value: Any) -> Any:

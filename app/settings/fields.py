@@ -31,6 +31,13 @@ class LogLevel(Enum):
     ERROR = "error"
 
 
+class LogFormat(Enum):
+    """A line of the log as people read it, or as programs do."""
+
+    PLAIN = "plain"
+    JSON = "json"
+
+
 _SECRET = {"secret": True}
 
 Port = Annotated[int, Meta(ge=1, le=65535)]
@@ -200,6 +207,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Meta(description="true executes the documents of AURUM_GRAPHQL_ALLOWED_OPERATIONS and refuses all others."),
     ] = False
     log_level: Annotated[LogLevel, Meta(description="debug, info, warning or error.")] = LogLevel.INFO
+    log_format: Annotated[
+        LogFormat | None,
+        Meta(
+            description="plain is for people, json one object a line for programs. Unset: json in production, else plain.",
+            examples=["json"],
+        ),
+    ] = None
 
     @property
     def local_url(self) -> str:

@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Iterator
 from datetime import timedelta
 from enum import Enum
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 from msgspec import Meta
@@ -50,6 +50,13 @@ def get_type(annotation: Any) -> Any:
     return getattr(annotation, "__origin__", annotation)
 
 
+def find_choice(annotation: Any) -> type[Enum] | None:
+    """The Enum of a field that is one, or one or nothing."""
+    kind = get_type(annotation)
+    kinds = (kind, *get_args(kind))
+    return next((each for each in kinds if isinstance(each, type) and issubclass(each, Enum)), None)
+
+
 def is_secret(annotation: Any) -> bool:
     """Whether a field's value must never be shown."""
     return any((meta.extra or {}).get("secret", False) for meta in _metas(annotation))
@@ -63,8 +70,8 @@ def quote(text: str, annotation: Any) -> str:
 def explain_kind(error: msgspec.ValidationError, annotation: Any) -> str:
     """What would be right for a setting of this type."""
     kind = get_type(annotation)
-    if isinstance(kind, type) and issubclass(kind, Enum):
-        return f"must be one of {', '.join(member.value for member in kind)}."
+    if (choice := find_choice(annotation)) is not None:
+        return f"must be one of {', '.join(str(member.value) for member in choice)}."
     if kind is timedelta:
         return "must be an ISO 8601 duration, such as PT30S, PT5M or P1D."
     if kind in {bool, bool | None}:
