@@ -121,6 +121,7 @@ def serve(_: Context) -> None:
     import uvicorn
 
     from app.demo import check_port
+    from app.ops.protocol import IDLE_SECONDS, make_protocol
 
     with report_errors():
         settings = load_settings()
@@ -131,6 +132,11 @@ def serve(_: Context) -> None:
             factory=True,
             host=settings.host,
             port=settings.port,
+            http=make_protocol(settings.max_connections),
+            server_header=False,
+            proxy_headers=bool(settings.trusted_proxies),
+            forwarded_allow_ips=list(settings.trusted_proxies),
+            timeout_keep_alive=IDLE_SECONDS,
             timeout_graceful_shutdown=patience,
         )
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Iterable
 from contextvars import ContextVar
 from typing import Final
 
@@ -20,14 +19,9 @@ _WELL_FORMED: Final = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 _current: ContextVar[str | None] = ContextVar("correlation_id", default=None)
 
 
-def begin_request(headers: Iterable[tuple[bytes, bytes]]) -> str:
-    """The id of the request that this task works on from now on: the client's if it's well formed, else a new one."""
-    chosen = None
-    for name, value in headers:
-        if name == _HEADER and _WELL_FORMED.fullmatch(value):
-            chosen = value.decode()
-            break
-    chosen = chosen or make_id()
+def begin_request(sent: bytes | None) -> str:
+    """The id of the request that this task works on from now on: the one sent if it's well formed, else a new one."""
+    chosen = sent.decode() if sent is not None and _WELL_FORMED.fullmatch(sent) else make_id()
     _current.set(chosen)
     return chosen
 

@@ -18,7 +18,10 @@
     │   ├── SchemaForeign       SCHEMA_FOREIGN         the tables there were not made by these migrations
     │   ├── RestoreUnfinished   RESTORE_UNFINISHED     a backup is being restored into the database, or that was cut off
     │   └── EditionMissing      TIMESCALE_REQUIRED     AURUM_TIMESCALE=require, and no TimescaleDB
+    ├── Stopping                STOPPING               the service was told to stop; send requests elsewhere
     └── RequestError            something a client asked for, answered with its code and, where one is to blame, its field
+        ├── HostNotTrusted      HOST_NOT_TRUSTED       a name that the service isn't known by
+        ├── OriginNotTrusted    ORIGIN_NOT_TRUSTED     a page of another site
         ├── InvalidInput        BAD_USER_INPUT
         ├── QueryTooComplex     QUERY_TOO_COMPLEX      a GraphQL document over a limit; the message names the setting
         ├── QueryTooExpensive   QUERY_TOO_EXPENSIVE    a GraphQL operation that would cost more than AURUM_GRAPHQL_MAX_COST
@@ -123,6 +126,10 @@ class EditionMissing(StartupRefused):
     code = "TIMESCALE_REQUIRED"
 
 
+class Stopping(AurumError):
+    code = "STOPPING"
+
+
 class RequestError(AurumError):
     """An error that a client caused or may act upon. `field` is the path of the argument to blame, if there is one."""
 
@@ -148,6 +155,16 @@ def blame(place: str | None) -> Iterator[None]:
         if place is not None:
             error.field = place if error.field is None else f"{place}.{error.field}"
         raise
+
+
+class HostNotTrusted(RequestError):
+    code = "HOST_NOT_TRUSTED"
+    http_status = 400
+
+
+class OriginNotTrusted(RequestError):
+    code = "ORIGIN_NOT_TRUSTED"
+    http_status = 403
 
 
 class InvalidInput(RequestError):

@@ -19,6 +19,7 @@ from litestar import Litestar
 from app.access.guard import guard
 from app.chores import repeat, stop
 from app.database import CLOSE_TIMEOUT, Database, explain_refusal
+from app.drain import Drain
 from app.embedded import open_embedded
 from app.errors import AurumError, SettingsError
 from app.events.fanout import Fanout
@@ -47,6 +48,7 @@ from app.liveness.watcher import look_now
 from app.measures import OperationMeasures
 from app.migrations.state import require_schema
 from app.ops.answers import answer_error, answer_errors
+from app.ops.gate import Gate, is_loopback
 from app.ops.health import make_router as make_health_router
 from app.ops.logs import make_logging
 from app.ops.metrics import Watched
@@ -104,6 +106,7 @@ def create_app(settings: Settings | None = None) -> Litestar:
         max_page_rows=settings.max_page_rows,
     )
     tables = [table._meta.tablename for table in APP_CONFIG.table_classes]
+    drain = Drain(settings.drain)
 
     @asynccontextmanager
     async def run(app: Litestar) -> AsyncIterator[None]:
@@ -141,13 +144,17 @@ def create_app(settings: Settings | None = None) -> Litestar:
             gc.freeze()
             gc.set_threshold(OBJECTS)
             logger.info("AurumAI runs on %s.", database.edition)
-            yield
+            with drain.watch_signals():
+                yield
 
     schema = make_served_schema(protection)
     service = Service(
+        gate=_make_gate(settings),
+        drain=drain,
+        requests=requests,
         route_handlers=[
-            make_controller(schema, rooms, protection),
-            make_health_router(database, tables, writer, listener),
+            make_controller(schema, rooms, protection, drain),
+            make_health_router(database, tables, writer, listener, drain),
             make_metrics_router(
                 Watched(
                     database=database,
@@ -169,9 +176,14 @@ def create_app(settings: Settings | None = None) -> Litestar:
         logging_config=make_logging(settings.log_level.value.upper(), as_json=_writes_json(settings)),
     )
     ingest = answer_errors(make_endpoint(writer, backlog, limits, settings.max_body_bytes))
-    service.requests = requests
     service.open_roads({"/ingest": lambda _: ingest, "/graphql": Shortcut(schema, rooms).wrap})
     return service
+
+
+def _make_gate(settings: Settings) -> Gate:
+    hosts = frozenset(name.lower() for name in settings.trusted_hosts)
+    any_name = not hosts and not is_loopback(settings.host)
+    return Gate(None if any_name else hosts, frozenset(origin.lower() for origin in settings.cors_origins))
 
 
 def _is_developing(settings: Settings, chosen: bool | None) -> bool:

@@ -25,6 +25,7 @@ import uvicorn
 from app.database import probe_edition
 from app.embedded import find_installation, open_embedded
 from app.main import create_app
+from app.ops.protocol import make_protocol
 from app.settings import load_settings
 from tests.client import ServiceClient
 from tests.comparing import compare_answers
@@ -238,8 +239,18 @@ async def connection(database_url: str) -> AsyncIterator[asyncpg.Connection[asyn
 @asynccontextmanager
 async def run_service(database_url: str, **variables: str) -> AsyncIterator[ServiceClient]:
     """The service on a free port of this machine, over real sockets, in this process."""
-    app = create_app(load_settings({"DATABASE_URL": database_url, "AURUM_LOG_LEVEL": "error", **variables}))
-    config = uvicorn.Config(app, host="127.0.0.1", port=0, log_level="error", timeout_graceful_shutdown=2)
+    settings = load_settings({"DATABASE_URL": database_url, "AURUM_LOG_LEVEL": "error", **variables})
+    config = uvicorn.Config(
+        create_app(settings),
+        host="127.0.0.1",
+        port=0,
+        http=make_protocol(settings.max_connections),
+        log_level="error",
+        timeout_graceful_shutdown=2,
+        server_header=False,
+        proxy_headers=bool(settings.trusted_proxies),
+        forwarded_allow_ips=list(settings.trusted_proxies),
+    )
     server = uvicorn.Server(config)
     serving = asyncio.create_task(server.serve())
     while not server.started:

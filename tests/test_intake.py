@@ -395,7 +395,7 @@ async def test_a_body_is_refused_unread_while_there_is_no_room_for_it(
             await asyncio.sleep(0.1)
             address = httpx.URL(service.url)
             reader, stream = await asyncio.open_connection(address.host, address.port)
-            stream.write(b"POST /ingest HTTP/1.1\r\nHost: x\r\nContent-Length: 15000\r\n\r\n")
+            stream.write(b"POST /ingest HTTP/1.1\r\nHost: localhost\r\nContent-Length: 15000\r\n\r\n")
             assert (await asyncio.wait_for(reader.readline(), 10)).startswith(b"HTTP/1.1 503 ")
             stream.close()
         assert await first == count(accepted=40)

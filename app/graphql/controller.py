@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -20,6 +21,7 @@ from strawberry.litestar import make_graphql_controller
 from strawberry.subscriptions import GRAPHQL_SSE_PROTOCOL, GRAPHQL_TRANSPORT_WS_PROTOCOL
 
 from app.access.guard import read_principal
+from app.drain import Drain
 from app.errors import RequestError
 from app.graphql.context import Context, Rooms
 from app.graphql.forgery import refuse_unasked
@@ -31,8 +33,8 @@ from app.graphql.sse import EventStream
 from app.graphql.websocket import WebSocketHandler
 
 
-def make_controller(schema: Schema, rooms: Rooms, protection: Protection) -> type[Controller]:
-    """A Litestar controller that serves the schema over these rooms, within these bounds."""
+def make_controller(schema: Schema, rooms: Rooms, protection: Protection, drain: Drain) -> type[Controller]:
+    """A Litestar controller that serves the schema over these rooms, within these bounds, until it is to stop."""
 
     async def get_context(scope: Scope) -> Context:
         principal = read_principal(scope)
@@ -45,6 +47,7 @@ def make_controller(schema: Schema, rooms: Rooms, protection: Protection) -> typ
         graphql_ide="graphiql" if protection.graphiql else None,
         context_getter=get_context,
         subscription_protocols=(GRAPHQL_TRANSPORT_WS_PROTOCOL, GRAPHQL_SSE_PROTOCOL),
+        allowed_origins=["*"],  # whoever comes here has passed the gate, which knows the origins that may
     )
 
     class GraphQLController(base):  # type: ignore[misc, valid-type]  # made by a function, as Strawberry offers it
@@ -72,8 +75,7 @@ def make_controller(schema: Schema, rooms: Rooms, protection: Protection) -> typ
             await refuse_unasked(request)
             return await super().parse_http_body(request)
 
-        def encode_json(self, data: object) -> bytes:
-            return msgspec.json.encode(data)
+        encode_json = staticmethod(msgspec.json.encode)
 
         def decode_json(self, data: str | bytes) -> object:
             try:
@@ -81,6 +83,15 @@ def make_controller(schema: Schema, rooms: Rooms, protection: Protection) -> typ
             except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
                 # What Strawberry answers with 400.
                 raise json.JSONDecodeError(str(error), "", 0) from error
+
+        async def create_streaming_response(
+            self, request: Request[Any, Any, Any], stream: Any, sub_response: Response[Any], headers: Mapping[str, str]
+        ) -> Response[Any]:
+            # A stream that went on would hold up the server; its client resumes elsewhere, by the cursor.
+            response: Response[Any] = await super().create_streaming_response(
+                request, partial(drain.stream, stream), sub_response, headers
+            )
+            return response
 
         async def execute_request(
             self, request: Request[Any, Any, Any], context: Any, root_value: Any

@@ -61,15 +61,20 @@ def answer_errors(app: ASGIApp) -> ASGIApp:
         try:
             await app(scope, receive, send)
         except Exception as error:  # noqa: BLE001 - whoever asked gets it
-            answer = describe_error(error, scope["path"])
-            note_error(scope, str(answer.content["code"]))
-            body = msgspec.json.encode(answer.content)
-            headers = [
-                (b"content-type", b"application/json"),
-                (b"content-length", b"%d" % len(body)),
-                *((name.lower().encode(), value.encode()) for name, value in answer.headers.items()),
-            ]
-            await send({"type": "http.response.start", "status": answer.status, "headers": headers})
-            await send({"type": "http.response.body", "body": body, "more_body": False})
+            await send_error(scope, send, error)
 
     return run
+
+
+async def send_error(scope: Scope, send: Any, error: Exception, prefix: str = "") -> None:
+    """Answers a request that failed before anything else has answered it; `prefix` is that of ASGI's messages."""
+    answer = describe_error(error, scope["path"])
+    note_error(scope, str(answer.content["code"]))
+    body = msgspec.json.encode(answer.content)
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", b"%d" % len(body)),
+        *((name.lower().encode(), value.encode()) for name, value in answer.headers.items()),
+    ]
+    await send({"type": f"{prefix}http.response.start", "status": answer.status, "headers": headers})
+    await send({"type": f"{prefix}http.response.body", "body": body, "more_body": False})

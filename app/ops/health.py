@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from litestar import Response, Router, get
 
 from app.database import Database
-from app.errors import AurumError, DatabaseUnavailable
+from app.drain import Drain
+from app.errors import AurumError, DatabaseUnavailable, Stopping
 from app.events.listener import Listener
 from app.ingest.writer import Writer
 from app.migrations.state import require_schema
@@ -16,8 +17,8 @@ from app.migrations.state import require_schema
 PATIENCE = 2.0  # seconds with the database; whoever asks gives up soon after
 
 
-def make_router(database: Database, tables: list[str], writer: Writer, listener: Listener) -> Router:
-    """The routes over these rooms; `tables` are those that migrations create."""
+def make_router(database: Database, tables: list[str], writer: Writer, listener: Listener, drain: Drain) -> Router:
+    """The routes over these rooms; `tables` are those that migrations create. Once `drain` began, it is not ready."""
 
     @get("/health/live")
     async def live() -> dict[str, str]:
@@ -25,6 +26,9 @@ def make_router(database: Database, tables: list[str], writer: Writer, listener:
 
     @get("/health/ready")
     async def ready() -> Response[dict[str, object]]:
+        if drain.began:
+            stopping = Stopping("The service was told to stop: send requests to another process.")
+            return Response({"status": "not ready", "code": stopping.code, "message": str(stopping)}, status_code=503)
         problems = await find_problems(database, tables, writer, listener)
         checks = {name: "ok" if error is None else f"{error.code}: {error}" for name, error in problems.items()}
         first = next((error for error in problems.values() if error is not None), None)

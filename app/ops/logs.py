@@ -56,13 +56,17 @@ def make_logging(level: str, *, as_json: bool) -> LoggingConfig:
     )
 
 
+_REFUSED: Final = "ASGI callable returned without completing handshake."
+
+
 class UnaskedFilter(logging.Filter):
-    """Lets pass all but what uvicorn says of each WebSocket, with its query string, and, below INFO, of each frame."""
+    """Lets pass all but what uvicorn says of each WebSocket, with its query string, or that one was refused, which it takes
+    for a failure, and, below INFO, of each frame."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         if not record.name.startswith("uvicorn"):
             return True
-        return record.levelno >= logging.INFO and '"WebSocket %s"' not in str(record.msg)
+        return record.levelno >= logging.INFO and '"WebSocket %s"' not in str(record.msg) and record.msg != _REFUSED
 
 
 class PlainFormatter(logging.Formatter):

@@ -7,10 +7,12 @@ from datetime import timedelta
 from urllib.parse import urlsplit
 
 from app.settings.fields import Environment, Settings, name_variable
+from app.settings.network import check_names
 from app.settings.texts import format_value
 
 _LONGEST_STATEMENT = timedelta(days=24)  # PostgreSQL counts milliseconds in 32 bits
 _LONGEST = timedelta(days=36_500)
+_LONGEST_DRAIN = timedelta(hours=1)
 
 
 def check_together(settings: Settings) -> Iterator[str]:
@@ -43,6 +45,9 @@ def check_together(settings: Settings) -> Iterator[str]:
                 f"{name_variable(name)} is {format_value(span)}: must be longer than nothing, such as PT30S, "
                 f"and at most {format_value(_LONGEST)}."
             )
+    if not timedelta(0) <= settings.drain <= _LONGEST_DRAIN:
+        yield f"AURUM_DRAIN is {format_value(settings.drain)}: must be from PT0S to {format_value(_LONGEST_DRAIN)}."
+    yield from check_names(settings)
     if settings.graphql_allow_only_listed and settings.graphql_allowed_operations is None:
         yield "AURUM_GRAPHQL_ALLOW_ONLY_LISTED is true: AURUM_GRAPHQL_ALLOWED_OPERATIONS must name the file of the list."
     if settings.silent_after <= settings.stale_after:

@@ -17,8 +17,8 @@ from dotenv.parser import parse_stream
 
 from app.errors import SettingsError
 from app.settings.checks import check_together
-from app.settings.fields import Settings, name_variable
-from app.settings.texts import explain_kind, find_choice, quote
+from app.settings.fields import Names, Settings, name_variable
+from app.settings.texts import explain_kind, find_choice, get_type, quote
 
 
 def find_unknown(environ: Mapping[str, str | None]) -> list[str]:
@@ -65,9 +65,7 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
         if text is None:
             continue
         try:
-            given[field.name] = msgspec.convert(
-                _fold_enum(text, field.type), field.type, strict=False, dec_hook=_decode
-            )
+            given[field.name] = msgspec.convert(_prepare(text, field.type), field.type, strict=False, dec_hook=_decode)
         except msgspec.ValidationError as error:
             problems.append(f"{variable} is {quote(text, field.type)}: {explain_kind(error, field.type)}")
     if not problems:
@@ -77,7 +75,9 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
     return settings
 
 
-def _fold_enum(text: str, annotation: Any) -> str:
+def _prepare(text: str, annotation: Any) -> str | list[str]:
+    if get_type(annotation) == Names:
+        return [name.strip() for name in text.split(",") if name.strip()]
     return text.lower() if find_choice(annotation) is not None else text
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeAlias
 
 import msgspec
 from msgspec import Meta
@@ -41,6 +41,7 @@ class LogFormat(Enum):
 _SECRET = {"secret": True}
 
 Port = Annotated[int, Meta(ge=1, le=65535)]
+Names: TypeAlias = tuple[str, ...]  # in the environment with commas between them
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,6 +61,41 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     )
     host: Annotated[str, Meta(description="The address that the service listens on.", min_length=1)] = "127.0.0.1"
     port: Annotated[Port, Meta(description="The port that the service listens on.")] = 8000
+    trusted_hosts: Annotated[
+        Names,
+        Meta(
+            description="The names that the service answers to, without ports, separated by commas. Unset: any, or localhost and "
+            "IP addresses where it listens on this machine alone.",
+            examples=["telemetry.plant.example"],
+        ),
+    ] = ()
+    cors_origins: Annotated[
+        Names,
+        Meta(
+            description="Pages of other sites that may use the service, as scheme://host[:port], separated by commas. "
+            "Unset: none.",
+            examples=["https://dashboard.plant.example"],
+        ),
+    ] = ()
+    trusted_proxies: Annotated[
+        Names,
+        Meta(
+            description="Addresses and networks of proxies whose X-Forwarded-For and X-Forwarded-Proto invoke serve believes, "
+            "separated by commas. Unset: none.",
+            examples=["127.0.0.1,10.20.0.0/24"],
+        ),
+    ] = ()
+    max_connections: Annotated[
+        Annotated[int, Meta(ge=1)],
+        Meta(description="How many HTTP connections invoke serve takes at a time, WebSockets among them."),
+    ] = 10_000
+    drain: Annotated[
+        timedelta,
+        Meta(
+            description="How long the service, once told to stop, says that it isn't ready and still takes requests, so that "
+            "a proxy sends them elsewhere (ISO 8601 duration)."
+        ),
+    ] = timedelta(0)
     timescale: Annotated[
         TimescalePolicy,
         Meta(

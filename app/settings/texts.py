@@ -20,7 +20,7 @@ def write_example() -> str:
     blocks = [_comment(head)]
     for field in msgspec.structs.fields(Settings):
         meta = next(meta for meta in _metas(field.type) if meta.description)
-        value = field.default if field.default is not None else (meta.examples or [""])[0]
+        value = field.default if field.default not in {None, ()} else (meta.examples or [""])[0]
         blocks.append(f"{_comment(meta.description or '')}# {name_variable(field.name)}={format_value(value)}\n")
     return "\n".join(blocks)
 
@@ -31,7 +31,11 @@ def _comment(text: str) -> str:
 
 def format_value(value: object) -> str:
     """A value as one would write it in the environment."""
+    if isinstance(value, tuple):
+        return ",".join(value)
     if isinstance(value, timedelta):
+        if not value:
+            return "PT0S"
         for unit, prefix, letter in ((timedelta(days=1), "P", "D"), (timedelta(minutes=1), "PT", "M")):
             if value % unit == timedelta(0):
                 return f"{prefix}{value // unit}{letter}"

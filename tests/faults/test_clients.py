@@ -26,7 +26,12 @@ async def connect(process: ServiceProcess) -> tuple[asyncio.StreamReader, asynci
 
 
 def write_request(body: bytes, *headers: str, length: int | None = None) -> bytes:
-    lines = ["POST /ingest HTTP/1.1", "Host: x", *headers, f"Content-Length: {len(body) if length is None else length}"]
+    lines = [
+        "POST /ingest HTTP/1.1",
+        "Host: localhost",
+        *headers,
+        f"Content-Length: {len(body) if length is None else length}",
+    ]
     return "\r\n".join([*lines, "", ""]).encode() + body
 
 
@@ -127,7 +132,7 @@ async def test_thousands_of_connections_that_do_nothing_disturb_nobody(
     starts = [
         b"",
         b"POST /ingest HTTP/1.1\r\nHost:",
-        b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n",
         write_request(b"[", length=100),
     ]
     with many_files() as most:

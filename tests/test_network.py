@@ -1,0 +1,343 @@
+"""What browsers, names, proxies and slow clients may do: over real sockets, and to the byte."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import suppress
+from typing import Any
+
+import msgspec
+import pytest
+import websockets
+
+from app.ops import protocol
+from app.ops.headers import ALWAYS, UNLESS_GIVEN
+from tests.client import ServiceClient
+from tests.conftest import run_service
+from tests.test_sse import listen
+
+SAFE = {name.decode(): value.decode() for name, value in (*ALWAYS, *UNLESS_GIVEN)}
+DASHBOARD = "https://dashboard.plant.example"
+ASK = {"query": "{ __typename }"}
+
+
+def pick(headers: Any) -> dict[str, str]:
+    return {name: headers[name] for name in SAFE if name in headers}
+
+
+async def exchange(service: ServiceClient, *pieces: bytes, wait: float = 0) -> bytes:
+    """All that comes back for the bytes, which go out as they are, until the service closes."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(service.url.rpartition(":")[2]))
+    try:
+        reading = asyncio.create_task(reader.read())
+        with suppress(ConnectionError):  # an answer may come before all is sent
+            for piece in pieces:
+                writer.write(piece)
+                await writer.drain()
+                await asyncio.sleep(wait)
+        return await asyncio.wait_for(reading, 10)
+    finally:
+        writer.close()
+
+
+def read_error(answer: bytes) -> tuple[int, dict[str, str], dict[str, str]]:
+    """Status, headers and body of one answer."""
+    head, _, body = answer.partition(b"\r\n\r\n")
+    status, *lines = head.decode().split("\r\n")
+    headers = [line.split(": ", 1) for line in lines]
+    return int(status.split()[1]), {name.lower(): value for name, value in headers}, msgspec.json.decode(body)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "content", "status"),
+    [
+        ("GET", "/health/live", None, 200),
+        ("POST", "/graphql", b'{"query": "{ __typename }"}', 200),
+        ("POST", "/graphql", b"{", 400),
+        ("POST", "/ingest", b"[]", 200),
+        ("POST", "/ingest", b"{", 400),
+        ("GET", "/ingest", None, 405),
+        ("OPTIONS", "/graphql", None, 204),
+        ("GET", "/nowhere", None, 404),
+        ("POST", "/ingest", b"x" * 2_000, 413),
+    ],
+)
+async def test_every_answer_tells_browsers_to_do_nothing_with_it(
+    database_url: str, method: str, path: str, content: bytes | None, status: int
+) -> None:
+    async with run_service(database_url, AURUM_MAX_BODY_BYTES="1024") as service:
+        response = await service.http.request(method, path, content=content)
+    assert response.status_code == status
+    assert pick(response.headers) == SAFE
+    assert "server" not in response.headers
+    assert "access-control-allow-origin" not in response.headers
+
+
+async def test_a_media_type_that_is_not_taken_a_bug_and_a_stream_have_them_too(
+    service: ServiceClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused = await service.http.post("/ingest", content=b"x", headers={"content-type": "text/plain"})
+    assert (refused.status_code, pick(refused.headers)) == (415, SAFE)
+
+    async def break_down(*_: Any) -> None:
+        raise RuntimeError
+
+    monkeypatch.setattr("app.ops.health.require_schema", break_down)
+    logging.getLogger("app.ops.answers").disabled = True
+    try:
+        broken = await service.http.get("/health/ready")
+    finally:
+        logging.getLogger("app.ops.answers").disabled = False
+    assert (broken.status_code, pick(broken.headers)) == (500, SAFE)
+    async with listen(service) as events:
+        assert pick(events.response.headers) == SAFE | {"cache-control": "no-cache, no-transform"}
+
+
+async def test_a_websocket_has_them_and_one_that_is_refused_too(service: ServiceClient) -> None:
+    url = service.url.replace("http", "ws", 1)
+    async with service.subscribe("{ nope }") as subscription:
+        assert pick(subscription.response_headers) == SAFE
+    with pytest.raises(websockets.InvalidStatus) as caught:
+        await websockets.connect(f"{url}/nowhere", proxy=None)
+    assert (caught.value.response.status_code, pick(caught.value.response.headers)) == (403, SAFE)
+    assert "x-request-id" in caught.value.response.headers
+
+
+async def test_what_is_no_http_is_refused_like_everything_else(service: ServiceClient) -> None:
+    status, headers, body = read_error(await exchange(service, b"HELO example\r\n\r\n"))
+    assert status == 400
+    assert body == {"code": "BAD_REQUEST", "message": "Invalid HTTP request received."}
+    assert pick(headers) == SAFE
+
+
+# --- Pages of other sites ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://127.0.0.1", "http://127.0.0.1:1"])
+async def test_a_page_of_another_site_reaches_nothing(service: ServiceClient, origin: str) -> None:
+    await service.register("A")
+    reading = {"machine_id": "A", "timestamp": 1000, "metrics": {"a": 1}}
+    # Without a Content-Type, which a page may leave out, a browser sends it without asking first.
+    for path, content in (("/ingest", msgspec.json.encode(reading)), ("/graphql", msgspec.json.encode(ASK))):
+        response = await service.http.post(path, content=content, headers={"origin": origin})
+        assert response.status_code == 403
+        assert response.json() == {
+            "code": "ORIGIN_NOT_TRUSTED",
+            "message": f"Pages of {origin!r} may not use this service: name it in AURUM_CORS_ORIGINS if they shall.",
+        }
+        assert pick(response.headers) == SAFE
+        assert "access-control-allow-origin" not in response.headers
+    assert (await service.ask("{ measurements { totalCount } }"))["measurements"]["totalCount"] == 0
+
+
+async def test_the_service_s_own_pages_and_programs_go_on(service: ServiceClient) -> None:
+    response = await service.http.post("/graphql", json=ASK, headers={"origin": service.url})
+    assert response.json()["data"] == {"__typename": "Query"}
+
+
+async def test_a_page_of_another_site_opens_no_websocket(database_url: str) -> None:
+    async with run_service(database_url, AURUM_CORS_ORIGINS=DASHBOARD) as service:
+        url = service.url.replace("http", "ws", 1) + "/graphql"
+        protocols = [websockets.Subprotocol("graphql-transport-ws")]
+        with pytest.raises(websockets.InvalidStatus) as caught:
+            await websockets.connect(
+                url, subprotocols=protocols, origin=websockets.Origin("https://evil.example"), proxy=None
+            )
+        response = caught.value.response
+        assert response.status_code == 403
+        assert msgspec.json.decode(response.body or b"")["code"] == "ORIGIN_NOT_TRUSTED"
+        assert pick(response.headers) == SAFE
+        for origin in (DASHBOARD, service.url):
+            async with websockets.connect(
+                url, subprotocols=protocols, origin=websockets.Origin(origin), proxy=None
+            ) as socket:
+                await socket.send('{"type": "connection_init"}')
+                assert msgspec.json.decode(await socket.recv())["type"] == "connection_ack"
+
+
+async def test_a_page_that_is_named_may_ask_and_read(database_url: str) -> None:
+    async with run_service(database_url, AURUM_CORS_ORIGINS=f"https://other.example,{DASHBOARD}") as service:
+        asking = {"origin": DASHBOARD, "access-control-request-method": "POST"}
+        preflight = await service.http.options("/graphql", headers=asking)
+        assert preflight.status_code == 204
+        assert preflight.headers["access-control-allow-origin"] == DASHBOARD
+        assert preflight.headers["access-control-allow-methods"] == "GET, POST"
+        assert {"authorization", "content-type", "graphql-require-preflight", "last-event-id"} <= set(
+            preflight.headers["access-control-allow-headers"].split(", ")
+        )
+        assert preflight.headers["access-control-max-age"] == "600"
+        assert "access-control-allow-credentials" not in preflight.headers
+
+        for path, status in (("/graphql", 200), ("/ingest", 200), ("/nowhere", 404)):
+            response = await service.http.post(path, json=ASK, headers={"origin": DASHBOARD})
+            assert response.status_code == status
+            assert response.headers["access-control-allow-origin"] == DASHBOARD
+            assert response.headers["access-control-expose-headers"] == "retry-after, x-request-id"
+            assert response.headers["vary"] == "Origin"
+        # An answer that a cache keeps for one page isn't to be shown to another.
+        plain = await service.http.get("/health/live")
+        assert plain.headers["vary"] == "Origin"
+        assert "access-control-allow-origin" not in plain.headers
+
+        refused = await service.http.options("/graphql", headers={**asking, "origin": "https://evil.example"})
+        assert refused.status_code == 403
+        assert "access-control-allow-origin" not in refused.headers
+
+
+# --- Names ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("trusted", "host", "status"),
+    [
+        ("", "localhost:8000", 200),
+        ("", "LOCALHOST", 200),
+        ("", "192.168.7.9:8000", 200),
+        ("", "[::1]:8000", 200),
+        ("", "rebound.evil.example", 400),
+        ("", "localhost.evil.example", 400),
+        ("", "", 400),
+        ("telemetry.plant.example", "telemetry.plant.example", 200),
+        ("telemetry.plant.example", "Telemetry.Plant.example:443", 200),
+        ("telemetry.plant.example", "127.0.0.1", 400),
+        ("telemetry.plant.example", "evil.telemetry.plant.example", 400),
+        ("telemetry.plant.example,127.0.0.1", "127.0.0.1:8000", 200),
+    ],
+)
+async def test_a_name_that_the_service_is_not_known_by_is_refused(
+    database_url: str, trusted: str, host: str, status: int
+) -> None:
+    async with run_service(database_url, **({"AURUM_TRUSTED_HOSTS": trusted} if trusted else {})) as service:
+        for _ in range(2):  # a name that is remembered is as good as before
+            response = await service.http.post("/graphql", json=ASK, headers={"host": host})
+            assert response.status_code == status
+        if status == 400:
+            assert response.json() == {
+                "code": "HOST_NOT_TRUSTED",
+                "message": f"The service isn't known as {host!r}: name it in AURUM_TRUSTED_HOSTS if it shall be.",
+            }
+            assert pick(response.headers) == SAFE
+        # A balancer asks by the address that it has.
+        assert (await service.http.get("/health/ready", headers={"host": host})).status_code == 200
+
+
+async def test_a_websocket_to_another_name_is_refused(database_url: str) -> None:
+    async with run_service(database_url, AURUM_TRUSTED_HOSTS="telemetry.plant.example") as service:
+        with pytest.raises(websockets.InvalidStatus) as caught:
+            await websockets.connect(service.url.replace("http", "ws", 1) + "/graphql", proxy=None)
+        assert caught.value.response.status_code == 400
+        assert msgspec.json.decode(caught.value.response.body or b"")["code"] == "HOST_NOT_TRUSTED"
+
+
+async def test_a_service_that_others_reach_answers_to_any_name_until_told_otherwise(database_url: str) -> None:
+    async with run_service(database_url, AURUM_HOST="0.0.0.0") as service:
+        response = await service.http.post("/graphql", json=ASK, headers={"host": "telemetry.plant.example"})
+        assert response.status_code == 200
+
+
+# --- Proxies ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("proxies", "secure"), [("", False), ("10.0.0.0/8", False), ("127.0.0.0/8", True)])
+async def test_what_is_forwarded_counts_from_a_trusted_proxy_alone(
+    database_url: str, proxies: str, secure: bool
+) -> None:
+    async with run_service(database_url, **({"AURUM_TRUSTED_PROXIES": proxies} if proxies else {})) as service:
+        response = await service.http.get("/health/live", headers={"x-forwarded-proto": "https"})
+        assert response.headers.get("strict-transport-security") == ("max-age=31536000" if secure else None)
+
+
+# --- Slow clients -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HEAD_SECONDS", "BODY_SECONDS", "ANSWER_SECONDS"):
+        monkeypatch.setattr(protocol, name, 0.2)
+    monkeypatch.setattr(protocol, "LOOK", 0.05)
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        pytest.param([], id="nothing"),
+        pytest.param([b"GET /health/live HTTP/1.1\r\nHost: loc"], id="half a head"),
+        pytest.param([b"GET /health/live HTTP/1.1\r\n", *[b"X-A: b\r\n"] * 100], id="a line of it now and then"),
+    ],
+)
+async def test_a_head_that_does_not_come_is_given_up(
+    impatient: None, service: ServiceClient, pieces: list[bytes]
+) -> None:
+    status, headers, body = read_error(await exchange(service, *pieces, wait=0.01))
+    assert (status, body["code"]) == (408, "REQUEST_TIMEOUT")
+    assert pick(headers) == SAFE
+    assert headers["connection"] == "close"
+
+
+async def test_a_second_head_that_does_not_come_is_given_up_as_well(impatient: None, service: ServiceClient) -> None:
+    first = b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    answer = await exchange(service, first, b"GET /he", wait=0.1)
+    assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+    _, _, second = answer.partition(b'{"status":"live"}')
+    assert read_error(second)[0] == 408
+
+
+async def test_a_head_that_does_not_end_is_refused(service: ServiceClient) -> None:
+    endless = [b"GET /health/live HTTP/1.1\r\n", *[b"X-A: " + b"b" * 8_000 + b"\r\n"] * 9]
+    status, _, body = read_error(await exchange(service, *endless))
+    assert (status, body["code"]) == (431, "REQUEST_HEADER_FIELDS_TOO_LARGE")
+
+
+async def test_half_an_operation_and_then_silence_is_given_up(impatient: None, service: ServiceClient) -> None:
+    head = (
+        b"POST /graphql HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 900\r\n\r\n{"
+    )
+    status, headers, body = read_error(await exchange(service, head))
+    assert (status, body["code"]) == (408, "REQUEST_TIMEOUT")
+    assert pick(headers) == SAFE
+
+
+async def test_who_does_not_take_an_answer_is_cut_off(impatient: None, service: ServiceClient) -> None:
+    await service.register("A")
+    await service.ingest([{"machine_id": "A", "timestamp": n, "metrics": {"a": n}} for n in range(10_000)])
+    query = "{ measurements(first: 10000) { nodes { machineId timestamp metrics } } }"
+    body = msgspec.json.encode({"query": query})
+    request = (
+        b"POST /graphql HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+    )
+    _, writer = await asyncio.open_connection("127.0.0.1", int(service.url.rpartition(":")[2]), limit=2**12)
+    # More answers than fit between the two; it takes nothing of them, and hears that nobody is there any longer.
+    writer.write((request % len(body) + body) * 40)
+    cut_off = asyncio.create_task(_write_on(writer))
+    with pytest.raises(ConnectionError):
+        await asyncio.wait_for(cut_off, 20)
+    assert await service.ask("{ __typename }") == {"__typename": "Query"}
+
+
+async def _write_on(writer: asyncio.StreamWriter) -> None:
+    while True:
+        writer.write(b"\r\n")
+        await writer.drain()
+        await asyncio.sleep(0.05)
+
+
+async def test_a_client_that_thinks_for_long_is_answered_on_the_same_connection(
+    impatient: None, service: ServiceClient
+) -> None:
+    for _ in range(2):
+        assert (await service.http.get("/health/live")).status_code == 200
+        await asyncio.sleep(0.5)  # longer than a head may take
+
+
+async def test_more_connections_than_there_may_be_are_told_so(database_url: str) -> None:
+    async with run_service(database_url, AURUM_MAX_CONNECTIONS="3") as service:
+        port = int(service.url.rpartition(":")[2])
+        held = [await asyncio.open_connection("127.0.0.1", port) for _ in range(3)]
+        status, headers, body = read_error(await exchange(service))
+        assert (status, body["code"]) == (503, "OVERLOADED")
+        assert pick(headers) == SAFE
+        for _, writer in held:
+            writer.close()
+            await writer.wait_closed()
+        assert (await service.http.get("/health/live")).status_code == 200
