@@ -22,10 +22,11 @@ from strawberry.subscriptions import GRAPHQL_SSE_PROTOCOL, GRAPHQL_TRANSPORT_WS_
 
 from app.access.guard import read_principal
 from app.drain import Drain
-from app.errors import RequestError
+from app.errors import QueryTooComplex, RequestError
 from app.graphql.context import Context, Rooms
 from app.graphql.forgery import refuse_unasked
 from app.graphql.graphiql.page import render_page
+from app.graphql.limits import DocumentLimits, check_body
 from app.graphql.operations import carry_document_id
 from app.graphql.protection import Protection
 from app.graphql.schema import Schema
@@ -78,11 +79,7 @@ def make_controller(schema: Schema, rooms: Rooms, protection: Protection, drain:
         encode_json = staticmethod(msgspec.json.encode)
 
         def decode_json(self, data: str | bytes) -> object:
-            try:
-                return carry_document_id(msgspec.json.decode(data, type=dict[str, Any]))
-            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-                # What Strawberry answers with 400.
-                raise json.JSONDecodeError(str(error), "", 0) from error
+            return _decode_request(data, protection.limits)
 
         async def create_streaming_response(
             self, request: Request[Any, Any, Any], stream: Any, sub_response: Response[Any], headers: Mapping[str, str]
@@ -105,6 +102,20 @@ def make_controller(schema: Schema, rooms: Rooms, protection: Protection, drain:
             return response
 
     return GraphQLController
+
+
+def _decode_request(data: str | bytes, limits: DocumentLimits) -> dict[str, Any]:
+    try:
+        check_body(data, limits)
+        return carry_document_id(msgspec.json.decode(data, type=dict[str, Any]))
+    except QueryTooComplex as error:
+        if isinstance(data, bytes):
+            raise
+        # A message of a WebSocket, which nobody has looked for an id in to answer.
+        raise json.JSONDecodeError(str(error), "", 0) from error
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        # What Strawberry answers with 400, and over a WebSocket by closing it.
+        raise json.JSONDecodeError(str(error), "", 0) from error
 
 
 def _answer_error(message: str, extensions: dict[str, object], status: int) -> Response[dict[str, object]]:

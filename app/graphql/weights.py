@@ -23,7 +23,7 @@ from app.instants import EPOCH
 POINT = 0.05  # of a series: a number in a column, not an object
 CHUNK = 1.0  # to plan for and to look into
 SCAN = 100.0  # totalCount and aggregates read rows that no page bounds
-INTROSPECTED = 0.1  # an object of the schema itself, which no database is asked for
+INTROSPECTED = 2.0  # an object of the schema itself, which graphql-core makes by itself, while nothing else goes on
 UNNAMED_METRICS = 10  # of a machine, where a series names none
 LARGEST = 2**31  # rows of a page: beyond it no page is an Int
 MOST_LOOKED_AT = 1_000  # names of a list
