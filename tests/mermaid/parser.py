@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.timescale.community import NODE, NPM
+from tests.npm import NODE, NPM
 
 VERSION = "11.12.0"
 FOLDER = Path(__file__).parent

