@@ -20,6 +20,7 @@ from piccolo.table import Table
 
 from app.engine import CONNECT_TIMEOUT, UNREACHABLE, Engine, make_engine
 from app.errors import DatabaseBusy, DatabaseUnavailable, EditionMissing, InvalidInput, QueryTimeout, StartupRefused
+from app.tracing import Tracing
 
 Connection: TypeAlias = "PoolConnectionProxy[asyncpg.Record] | asyncpg.Connection[asyncpg.Record]"
 
@@ -77,8 +78,11 @@ async def connect(dsn: str) -> Connection:
 class Database:
     """A pool of connections to one server, open between `open` and `close`."""
 
-    def __init__(self, *, timescale: str, pool_size: int, statement_timeout: timedelta) -> None:
+    def __init__(
+        self, *, timescale: str, pool_size: int, statement_timeout: timedelta, tracing: Tracing | None = None
+    ) -> None:
         self._timescale = timescale
+        self._tracing = tracing
         self._pool_size = pool_size
         self._statement_timeout = statement_timeout
         self._engine: Engine | None = None
@@ -104,9 +108,13 @@ class Database:
         """
         self._engine = make_engine(dsn, timescale=self._timescale, statement_timeout=self._statement_timeout)
         with explain_refusal():
-            await self._engine.start_connection_pool(min_size=1, max_size=self._pool_size)
+            await self._engine.start_connection_pool(min_size=1, max_size=self._pool_size, init=self._prepare)
         async with self.connection() as connection:
             self._edition = await probe_edition(connection, timescale=self._timescale)
+
+    async def _prepare(self, connection: asyncpg.Connection[asyncpg.Record]) -> None:
+        if self._tracing is not None:
+            connection.add_query_logger(self._tracing.tell_statement)
 
     def read_pool(self) -> PoolState:
         """How the pool is just now; it takes no connection."""

@@ -10,9 +10,10 @@ import asyncio
 import gc
 import logging
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
+from typing import TYPE_CHECKING
 
 from litestar import Litestar
 
@@ -64,6 +65,9 @@ from app.timescale.hypertable import Hypertable
 from app.timescale.retention import INTERVAL as RETENTION_INTERVAL
 from app.timescale.retention import drop_all_expired
 
+if TYPE_CHECKING:
+    from app.ops.traces import Traces
+
 OBJECTS = 20_000  # that come between two looks of the garbage collector's at the youngest
 
 logger = logging.getLogger(__name__)
@@ -82,14 +86,16 @@ def create_app(settings: Settings | None = None) -> Litestar:
         sys.exit(f"{error.code}: {error}")
     unknown = find_unknown(environ)
 
+    traces = _open_traces(settings.otlp_endpoint)
     database = Database(
         timescale=settings.timescale.value,
         pool_size=settings.pool_size,
         statement_timeout=settings.statement_timeout,
+        tracing=traces,
     )
     backlog = Backlog(settings.ingest_queue_bytes)
     limits = Limits(settings.max_batch_rows, settings.max_metrics)
-    writer = Writer(database, backlog, settings.ingest_deadline)
+    writer = Writer(database, backlog, settings.ingest_deadline, traces)
     fanout = Fanout()
     listener = Listener(database, fanout)
     requests = Requests(tell_all=settings.log_level is LogLevel.DEBUG)
@@ -104,6 +110,7 @@ def create_app(settings: Settings | None = None) -> Litestar:
         series=SeriesLimits(settings.max_series_range, settings.max_series_values),
         declared=find_hypertables(APP_CONFIG.table_classes),
         max_page_rows=settings.max_page_rows,
+        tracing=traces,
     )
     tables = [table._meta.tablename for table in APP_CONFIG.table_classes]
     drain = Drain(settings.drain)
@@ -113,6 +120,8 @@ def create_app(settings: Settings | None = None) -> Litestar:
         for name in unknown:
             logger.warning("%s is not a setting of AurumAI, and is ignored.", name)
         async with AsyncExitStack() as stack:
+            if traces is not None:
+                stack.push_async_callback(asyncio.to_thread, traces.stop)
             try:
                 dsn = await _find_dsn(settings, stack)
                 await database.open(dsn)
@@ -129,20 +138,9 @@ def create_app(settings: Settings | None = None) -> Litestar:
                 app.state.startup_error = error
                 raise
             stack.push_async_callback(writer.stop)
-            prune = partial(prune_outbox, database, settings.outbox_retention)
-            drop = partial(_drop_expired, database, tables, migrated)
-            watch = partial(look_now, database, rooms.liveness)
-            for chore in (
-                repeat("prune the outbox", prune, PRUNING_INTERVAL),
-                repeat("look whether machines are silent", watch, WATCHING_INTERVAL),
-                repeat("roll up the hours", partial(keep_rollups, database), ROLLUP_INTERVAL),
-                repeat("drop what is too old", drop, RETENTION_INTERVAL),
-            ):
+            for chore in _list_chores(settings, rooms, tables, migrated):
                 stack.push_async_callback(stop, asyncio.create_task(chore), CLOSE_TIMEOUT)
-            # To look through all that startup made, after every few hundred objects, is a fifth of a small request's time.
-            gc.collect()
-            gc.freeze()
-            gc.set_threshold(OBJECTS)
+            _spare_collector()
             logger.info("AurumAI runs on %s.", database.edition)
             with drain.watch_signals():
                 yield
@@ -152,6 +150,7 @@ def create_app(settings: Settings | None = None) -> Litestar:
         gate=_make_gate(settings),
         drain=drain,
         requests=requests,
+        tracing=traces,
         route_handlers=[
             make_controller(schema, rooms, protection, drain),
             make_health_router(database, tables, writer, listener, drain),
@@ -186,8 +185,38 @@ def _make_gate(settings: Settings) -> Gate:
     return Gate(None if any_name else hosts, frozenset(origin.lower() for origin in settings.cors_origins))
 
 
+def _list_chores(
+    settings: Settings, rooms: Rooms, tables: list[str], migrated: dict[str, Hypertable]
+) -> tuple[Coroutine[None, None, None], ...]:
+    database = rooms.database
+    prune = partial(prune_outbox, database, settings.outbox_retention)
+    drop = partial(_drop_expired, database, tables, migrated)
+    return (
+        repeat("prune the outbox", prune, PRUNING_INTERVAL),
+        repeat("look whether machines are silent", partial(look_now, database, rooms.liveness), WATCHING_INTERVAL),
+        repeat("roll up the hours", partial(keep_rollups, database), ROLLUP_INTERVAL),
+        repeat("drop what is too old", drop, RETENTION_INTERVAL),
+    )
+
+
+def _spare_collector() -> None:
+    # To look through all that startup made, after every few hundred objects, is a fifth of a small request's time.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(OBJECTS)
+
+
 def _is_developing(settings: Settings, chosen: bool | None) -> bool:
     return settings.env is Environment.DEVELOPMENT if chosen is None else chosen
+
+
+def _open_traces(endpoint: str | None) -> Traces | None:
+    if endpoint is None:
+        return None
+    # Not at the top: without traces nothing of theirs is there, neither in memory nor in the time of a request.
+    from app.ops.traces import Traces  # noqa: PLC0415 - as said
+
+    return Traces(endpoint)
 
 
 def _writes_json(settings: Settings) -> bool:

@@ -101,6 +101,7 @@ def test_every_setting_can_be_set() -> None:
         "AURUM_GRAPHQL_ALLOWED_OPERATIONS": "/etc/aurum/operations.json",
         "AURUM_GRAPHQL_ALLOW_ONLY_LISTED": "true",
         "AURUM_LOG_LEVEL": "warning",
+        "AURUM_OTLP_ENDPOINT": "https://collector.example:4318",
         "AURUM_LOG_FORMAT": "json",
     }
     assert set(given) == {name_variable(name) for name in Settings.__struct_fields__}
@@ -144,6 +145,7 @@ def test_every_setting_can_be_set() -> None:
         graphql_allowed_operations=Path("/etc/aurum/operations.json"),
         graphql_allow_only_listed=True,
         log_level=LogLevel.WARNING,
+        otlp_endpoint="https://collector.example:4318",
         log_format=LogFormat.JSON,
     )
 
@@ -341,6 +343,7 @@ def test_the_example_with_the_marks_taken_off_gives_the_defaults(env_file: EnvFi
         graphql_introspection=True,
         graphiql=True,
         graphql_allowed_operations=listed,
+        otlp_endpoint="http://127.0.0.1:4318",
         log_format=LogFormat.JSON,
     )
 

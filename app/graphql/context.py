@@ -23,6 +23,7 @@ from app.instants import read_clock
 from app.liveness.pulse import LivenessLimits
 from app.measures import OperationMeasures
 from app.timescale.hypertable import Hypertable
+from app.tracing import Tracing
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class Rooms:
     series: SeriesLimits
     declared: Mapping[str, Hypertable]
     max_page_rows: int
+    tracing: Tracing | None = None
 
 
 class Context(BaseContext, kw_only=True):

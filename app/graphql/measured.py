@@ -1,4 +1,4 @@
-"""Counts each operation that goes through Strawberry, by kind, listed name and outcome; the short way counts its own."""
+"""Counts and traces each operation that goes through Strawberry; the short way does so with its own."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from strawberry.extensions import SchemaExtension
 from strawberry.types.execution import ExecutionContext
 
 OK = "ok"
+UNKNOWN = "unknown"
+MOST_NAME = 100  # characters of an operation's own name in a trace
 
 
 class MeasuredOperations(SchemaExtension):
@@ -17,6 +19,8 @@ class MeasuredOperations(SchemaExtension):
 
     def on_operation(self) -> Iterator[None]:
         began = perf_counter()
+        rooms = self.execution_context.context.rooms
+        span = None if rooms.tracing is None else rooms.tracing.begin("graphql", {})
         outcome = "CANCELLED"  # whoever asked has gone, or the service stops
         try:
             yield
@@ -27,7 +31,12 @@ class MeasuredOperations(SchemaExtension):
         finally:
             context = self.execution_context
             kind, name = _describe(context)
-            context.context.rooms.operations.observe(kind, name, outcome, perf_counter() - began)
+            rooms.operations.observe(kind, name, outcome, perf_counter() - began)
+            if span is not None:
+                said = name_span(kind, None if kind == UNKNOWN else context.operation_name)
+                span.end(
+                    name=said, attributes={"graphql.operation.type": kind}, error=None if outcome == OK else outcome
+                )
 
 
 def _find_outcome(result: Any) -> str:
@@ -36,13 +45,18 @@ def _find_outcome(result: Any) -> str:
 
 
 def _describe(context: ExecutionContext) -> tuple[str, str]:
-    """Kind and listed name; `unknown` where the document can't be read or doesn't say which operation is meant."""
+    """Kind and listed name; UNKNOWN where the document can't be read or doesn't say which operation is meant."""
     document = context.graphql_document
     if document is None:
-        return "unknown", "other"
+        return UNKNOWN, "other"
     text = "" if document.loc is None else document.loc.source.body
     name = context.schema.operations.name(text)  # type: ignore[attr-defined]  # of our Schema
     try:
         return context.operation_type.value, name
     except RuntimeError:
-        return "unknown", name
+        return UNKNOWN, name
+
+
+def name_span(kind: str, name: str | None) -> str:
+    """What a trace calls an operation."""
+    return f"{kind} {name[:MOST_NAME]}" if name else kind

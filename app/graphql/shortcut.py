@@ -39,7 +39,7 @@ from app.graphql.context import Rooms
 from app.graphql.cost import Cost
 from app.graphql.deadline import stop_when_gone
 from app.graphql.execution import PlanningExecutor
-from app.graphql.measured import OK
+from app.graphql.measured import OK, name_span
 from app.graphql.planner import Fetch, Selections, plan_field, select_all
 from app.graphql.schema import Schema, code_error, describe_late
 from app.instants import read_clock
@@ -119,7 +119,15 @@ class Shortcut:
             cost = self._estimate(operation, asked)
         except Exception:  # noqa: BLE001 - the long way will meet it again, and says and logs what it is
             return None
-        return await self._fetch(operation, fetches, cost, receive)
+        tracing = self._rooms.tracing
+        if tracing is None:
+            return await self._fetch(operation, fetches, cost, receive)
+        name = None if operation.node.name is None else operation.node.name.value
+        span = tracing.begin(name_span("query", name), {"graphql.operation.type": "query"})
+        answer = await self._fetch(operation, fetches, cost, receive)
+        refused = answer is not None and answer.startswith(b'{"data":null')
+        span.end(error=QueryTimeout.code if refused else None)
+        return answer
 
     def _find_operation(self, asked: Asked) -> _Operation | None:
         key = (asked.query, asked.operation_name)

@@ -25,6 +25,7 @@ from app.ingest.merge import OnConflict, Outcome
 from app.ingest.message import Submission
 from app.ingest.refusal import Refusals, Rejection
 from app.ingest.store import REFUSED, Batch, Store, Tally
+from app.tracing import Mark, Tracing
 
 IN_FLIGHT = 4  # transactions at once, each of which keeps one core of PostgreSQL busy
 WORTH_ONE = 1_000  # waiting rows for which one more is begun; fewer are better off gathering
@@ -52,9 +53,10 @@ class IngestResult(msgspec.Struct, frozen=True, rename="camel"):
 class _Waiting:
     """A submission between its arrival and its answer."""
 
-    __slots__ = ("answer", "batch", "deadline", "submission")
+    __slots__ = ("answer", "batch", "deadline", "mark", "submission")
 
-    def __init__(self, submission: Submission, on_conflict: OnConflict, deadline: float) -> None:
+    def __init__(self, submission: Submission, on_conflict: OnConflict, deadline: float, mark: Mark) -> None:
+        self.mark = mark
         self.submission = submission
         self.batch = Batch(submission.rows, on_conflict)
         self.answer: asyncio.Future[IngestResult] = asyncio.get_running_loop().create_future()
@@ -72,7 +74,10 @@ class _Waiting:
 class Writer:
     """The one way into raw_measurements. `patience` is how long a submission waits for the database at most."""
 
-    def __init__(self, database: Database, backlog: Backlog, patience: timedelta) -> None:
+    def __init__(
+        self, database: Database, backlog: Backlog, patience: timedelta, tracing: Tracing | None = None
+    ) -> None:
+        self._tracing = tracing
         self._store = Store(database, patience)
         self._backlog = backlog
         self.patience = patience.total_seconds()
@@ -94,7 +99,8 @@ class Writer:
             share.resize(sum([len(row[2]) for row in submission.rows], ROW_WEIGHT * len(submission.rows)))
             loop = asyncio.get_running_loop()
             now = loop.time()
-            waiting = _Waiting(submission, on_conflict, now + self.patience)
+            mark = None if self._tracing is None else self._tracing.mark()
+            waiting = _Waiting(submission, on_conflict, now + self.patience, mark)
             self._queue.append(waiting)
             self._queued_rows += len(submission.rows)
             if self._wants_committer(now):
@@ -155,7 +161,7 @@ class Writer:
             try:
                 async with self._store.connect() as connection:
                     while not connection.is_closed() and (group := self._take()):
-                        await self._commit(connection, group)
+                        await (self._commit if self._tracing is None else self._trace_commit)(connection, group)
                         self._away, delay = None, FIRST_DELAY
             except AurumError as error:
                 self._away = error
@@ -180,6 +186,18 @@ class Writer:
             if not waiting.answer.done():
                 group.append(waiting)
         return group
+
+    async def _trace_commit(self, connection: Connection, group: Sequence[_Waiting]) -> None:
+        assert self._tracing is not None  # noqa: S101 - else nothing is traced
+        rows = sum(len(waiting.batch.rows) for waiting in group)
+        attributes = {"aurumai.requests": len(group), "aurumai.rows": rows}
+        span = self._tracing.begin("ingest commit", attributes, [waiting.mark for waiting in group])
+        try:
+            await self._commit(connection, group)
+        except AurumError as error:
+            span.end(error=error.code)
+            raise
+        span.end()
 
     async def _commit(self, connection: Connection, group: Sequence[_Waiting]) -> None:
         """Answers each of the group. Raises DatabaseUnavailable when it's to be tried again."""

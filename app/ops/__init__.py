@@ -3,6 +3,7 @@
 health      whether the service is alive and ready
 metrics     what the rooms have counted, for Prometheus
 requests    how requests over HTTP went
+traces      spans for OpenTelemetry
 logs        the form of the log, and what must not be in it
 answers     errors as HTTP
 backup      a dump and its manifest, of one moment

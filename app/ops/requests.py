@@ -7,7 +7,10 @@ import logging
 from time import perf_counter
 from typing import Any
 
+from litestar.types import ASGIApp
+
 from app.measures import SECONDS, Histogram
+from app.tracing import Tracing
 
 ROUTES = frozenset({"/graphql", "/ingest", "/health/live", "/health/ready", "/metrics"})
 METHODS = frozenset({"GET", "HEAD", "OPTIONS", "POST"})
@@ -44,7 +47,7 @@ class Requests:
         key = (path, scope["method"], status)
         histogram = self.seconds.get(key)
         if histogram is None:
-            route, method = _bound(key[0], ROUTES), _bound(key[1], METHODS)
+            route, method = name_route(key[0]), _bound(key[1], METHODS)
             histogram = self.seconds.setdefault((route, method, status), Histogram(SECONDS))
         histogram.observe(seconds)
         code = None
@@ -55,7 +58,7 @@ class Requests:
 
     def _tell(self, key: tuple[str, str, int], seconds: float, code: str | None) -> None:
         path, method, status = key
-        route, method = _bound(path, ROUTES), _bound(method, METHODS)
+        route, method = name_route(path), _bound(method, METHODS)
         fields = {"route": route, "method": method, "status": status, "seconds": round(seconds, 6), "code": code}
         if status < 500 and seconds < SLOW:
             logger.debug("%s %s was answered with %d after %.3f s.", method, route, status, seconds, extra=fields)
@@ -72,6 +75,34 @@ class Requests:
         logger.warning("%s %s was answered with %d after %.3f s.", method, route, status, seconds, extra=fields)
 
 
+def name_route(path: str) -> str:
+    """The path, if it is one of the API's; else `other`."""
+    return _bound(path, ROUTES)
+
+
 def _bound(value: str, known: frozenset[str]) -> str:
     # What clients make up would be a label each.
     return value if value in known else "other"
+
+
+def trace_requests(application: Any, tracing: Tracing, route: str) -> ASGIApp:
+    """The application with a span around each request."""
+
+    async def run(scope: Any, receive: Any, send: Any) -> None:
+        status = 0
+
+        async def send_and_look(message: Any) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        span = tracing.begin_request(scope, route)
+        try:
+            await application(scope, receive, send_and_look)
+        finally:
+            # Without a status whoever asked has gone.
+            attributes = {"http.response.status_code": status} if status else {}
+            span.end(attributes=attributes, error=str(status) if status >= 500 else None)
+
+    return run

@@ -23,7 +23,8 @@ from app.errors import RequestError
 from app.ops.answers import send_error
 from app.ops.gate import Gate
 from app.ops.headers import TRANSPORT_SECURITY, Header, add_headers
-from app.ops.requests import Requests
+from app.ops.requests import Requests, name_route, trace_requests
+from app.tracing import Tracing
 
 CLOSE: Final[Header] = (b"connection", b"close")
 
@@ -36,14 +37,17 @@ _REFUSED: Final = 403  # where it isn't one of a client's errors
 class Service(Litestar):
     """Litestar behind `gate`, less the stack trace when it refuses to start: the server logs the sentence, and exits.
 
-    `requests` measures, `drain` says when it is to stop. `open_roads` gives paths to applications of their own.
+    `requests` measures, `tracing` follows, `drain` says when it is to stop. `open_roads` gives paths to applications of their own.
     """
 
-    def __init__(self, *, gate: Gate, drain: Drain, requests: Requests, **options: Any) -> None:
+    def __init__(
+        self, *, gate: Gate, drain: Drain, requests: Requests, tracing: Tracing | None, **options: Any
+    ) -> None:
         super().__init__(**options)
         self._gate = gate
         self._drain = drain
         self._requests = requests
+        self._tracing = tracing
         self._roads: Mapping[str, ASGIApp] = {}
 
     def open_roads(self, roads: Mapping[str, Callable[[ASGIApp], ASGIApp]]) -> None:
@@ -95,7 +99,10 @@ class Service(Litestar):
             return
         preflight = self._gate.answer_preflight(scope, headers)
         if preflight is None:
-            await (self._roads.get(path) or super().__call__)(scope, receive, send_guarded)
+            application: Any = self._roads.get(path) or super().__call__
+            if self._tracing is not None:
+                application = trace_requests(application, self._tracing, name_route(path))
+            await application(scope, receive, send_guarded)
         else:
             await send_guarded({"type": "http.response.start", "status": 204, "headers": preflight})
             await send_guarded({"type": "http.response.body", "body": b"", "more_body": False})

@@ -50,6 +50,8 @@ def check_together(settings: Settings) -> Iterator[str]:
     yield from check_names(settings)
     if settings.graphql_allow_only_listed and settings.graphql_allowed_operations is None:
         yield "AURUM_GRAPHQL_ALLOW_ONLY_LISTED is true: AURUM_GRAPHQL_ALLOWED_OPERATIONS must name the file of the list."
+    if settings.otlp_endpoint is not None and not settings.otlp_endpoint.startswith(("http://", "https://")):
+        yield "AURUM_OTLP_ENDPOINT is no URL that begins with http:// or https://: it must look like http://127.0.0.1:4318."
     if settings.silent_after <= settings.stale_after:
         yield (
             f"AURUM_SILENT_AFTER is {format_value(settings.silent_after)}: must be longer than AURUM_STALE_AFTER, "

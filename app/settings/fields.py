@@ -243,6 +243,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Meta(description="true executes the documents of AURUM_GRAPHQL_ALLOWED_OPERATIONS and refuses all others."),
     ] = False
     log_level: Annotated[LogLevel, Meta(description="debug, info, warning or error.")] = LogLevel.INFO
+    otlp_endpoint: Annotated[
+        str | None,
+        Meta(
+            description="Where traces go: the URL of a collector that takes OTLP over HTTP, to which /v1/traces is added. "
+            "Unset: there are none.",
+            examples=["http://127.0.0.1:4318"],
+        ),
+    ] = None
     log_format: Annotated[
         LogFormat | None,
         Meta(
