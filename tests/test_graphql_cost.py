@@ -52,6 +52,14 @@ SERIES = 'series(machineIds: ["A", "B"], metrics: ["t", "p", "r"], from: "2026-0
         ('{ measurements(where: {and: [{timestamp: {gt: "2025-01-01T00:00:00Z"}}, {timestamp: {lt: "2025-01-03T00:00:00Z"}}]}) { nodes { metrics } } }', 100, 3, 103),
         ("{ measurements(orderBy: {field: MACHINE_ID}) { nodes { metrics } } }", 100, 3651, 3751),
         ("{ predictions { totalCount } }", 100, 523, 723),
+        ("{ machines(first: 5, where: {alerts: {some: {severity: {gte: HIGH}}}}) { nodes { location } } }", 5, 0, 105),
+        ("{ machines(first: 5, where: {alerts: {some: {cause: {eq: \"a\"}}, none: {cause: {eq: \"b\"}}}}) { nodes { location } } }", 5, 0, 205),
+        ('{ machines(first: 5, where: {measurements: {some: {timestamp: {gte: "2026-01-29T00:00:00Z"}}}}) { nodes { location } } }', 5, 3, 108),
+        ("{ machines(first: 5, where: {measurements: {none: {}}}) { nodes { location } } }", 5, 3651, 3756),
+        ("{ machines(first: 5, where: {or: [{not: {and: {alerts: {none: {}}}}}, {alerts: {some: {machine: {alerts: {some: {}}}}}}]}) { nodes { location } } }", 5, 0, 705),
+        ('{ measurements(first: 5, where: {machine: {location: {eq: "Hall 1"}}}) { nodes { metrics } } }', 5, 1, 106),
+        ("{ machines(first: 2) { nodes { alerts(first: 3, where: {machine: {operational: {eq: true}}}) { nodes { title } } } } }", 8, 0, 208),
+        ("{ alertsAggregate(first: 1, where: {machine: {operational: {eq: true}}}) { count } }", 1, 0, 201),
         (f"{{ {SERIES}) {{ values }} }}", 6000, 31, 337),
         (f'{{ {SERIES}, to: "2026-01-01T01:00:00Z", bucket: "PT1M") {{ values }} }}', 360, 2, 26),
         (f'{{ {SERIES}, bucket: "PT1S", maxPoints: 8) {{ values }} }}', 48, 31, 39),
@@ -96,6 +104,20 @@ def test_variables_that_cannot_be_are_left_to_be_refused_by_execution(variables:
         }
     """
     assert estimate(document, **variables).rows >= 100
+
+
+@pytest.mark.parametrize(
+    "where", [5, [[[{"alerts": "none"}]]], {"alerts": [{"some": 1}]}, {"and": [{"or": [None, {"not": "x"}]}]}]
+)
+def test_relations_that_cannot_be_are_left_to_be_refused_by_execution(where: Any) -> None:
+    document = "query ($where: MachineWhere) { machines(first: 1, where: $where) { nodes { location } } }"
+    assert estimate(document, where=where).estimated == 1
+
+
+def test_a_where_of_thousands_of_relations_is_not_looked_through_to_its_end() -> None:
+    document = "query ($where: MachineWhere) { machines(first: 1, where: $where) { nodes { location } } }"
+    where: Any = {"or": [{"alerts": {"some": {}}}] * 50_000}
+    assert 100 * 200 < estimate(document, where=where).estimated < 100 * 500
 
 
 def test_the_refusal_names_what_costs_the_most() -> None:

@@ -22,6 +22,7 @@ from app.history.clauses import Clause
 from app.history.fields import Field, Kind
 from app.history.pages import Page, PageRequest, count_rows, count_rows_by_machine, find_page, find_pages
 from app.history.shapes import MACHINES, MEASUREMENTS, Ordering, TableShape
+from tests.client import ServiceClient
 from tests.conftest import run_service
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
@@ -481,3 +482,25 @@ async def test_how_many_rows_a_page_may_have_is_set(database_url: str) -> None:
         ):
             error = await service.refuse(f"{{ {query} }}")
             assert (error["extensions"]["field"], error["message"]) == (field, message)
+
+
+async def test_a_count_beyond_an_int_is_refused_with_where_to_find_it(
+    seeded: ServiceClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Two thousand million rows are too many for a test: the bound comes down to the three machines instead.
+    for module in ("connections", "statement"):
+        monkeypatch.setattr(f"app.graphql.{module}.MOST_COUNTED", 2)
+    message = (
+        "totalCount is 3, and an Int holds 2 at most: the aggregate beside this connection has it as `count`, a Float."
+    )
+    for query, path in (
+        ("{ machines { totalCount } }", ["machines", "totalCount"]),
+        ('{ machine(machineId: "A") { predictions { totalCount } } }', ["machine", "predictions", "totalCount"]),
+    ):
+        error = await seeded.refuse(query)
+        assert (error["message"], error["path"]) == (message, path)
+        assert error["extensions"] == {"code": "BAD_USER_INPUT", "field": "totalCount"}
+    assert await seeded.ask("{ machinesAggregate { count } }") == {"machinesAggregate": [{"count": 3.0}]}
+    assert await seeded.ask('{ machines(where: { machineId: { in: ["A", "B"] } }) { totalCount } }') == {
+        "machines": {"totalCount": 2}
+    }

@@ -6,6 +6,7 @@ from typing import Any, Generic, Protocol, Self, TypeVar
 
 import strawberry
 
+from app.errors import InvalidInput
 from app.graphql.context import Info
 from app.graphql.filters import read_order, read_where
 from app.graphql.inputs import ORDERS, WHERES
@@ -14,6 +15,8 @@ from app.history.clauses import Clause
 from app.history.fields import Record
 from app.history.pages import ROW, Page, PageRequest, count_rows, find_page
 from app.history.shapes import TableShape
+
+MOST_COUNTED = 2**31 - 1  # what GraphQL's Int holds
 
 Node = TypeVar("Node")
 
@@ -50,9 +53,17 @@ class Connection(Generic[Node]):
     @strawberry.field(description="How many rows all pages hold together; counted only when it's asked for.")
     async def total_count(self, info: Info) -> int:
         if self.owner is not None:
-            return await info.context.loaders.count.load((self.owner, self.counted))
-        async with info.context.rooms.database.connection() as connection:
-            return await count_rows(connection, *self.counted)
+            count = await info.context.loaders.count.load((self.owner, self.counted))
+        else:
+            async with info.context.rooms.database.connection() as connection:
+                count = await count_rows(connection, *self.counted)
+        if count > MOST_COUNTED:
+            raise InvalidInput(
+                f"totalCount is {count:,}, and an Int holds {MOST_COUNTED:,} at most: the aggregate beside this connection "
+                "has it as `count`, a Float.",
+                field="totalCount",
+            )
+        return count
 
     @classmethod
     def wrap(

@@ -43,8 +43,10 @@ from app.graphql.weights import (
     count_page_chunks,
     count_points,
     count_range_chunks,
+    count_related,
     count_unlisted,
 )
+from app.history.shapes import TableShape
 from app.timescale.hypertable import Hypertable
 
 LARGEST_TOLD = 2**53  # as every client can read it
@@ -67,7 +69,7 @@ class _Bill:
 
     fragments: Mapping[str, FragmentDefinitionNode]
     variables: dict[str, Any]
-    hypertables: Mapping[str, Hypertable]
+    intervals: Mapping[str, timedelta]  # of chunks, by table
     now: datetime
     weight: float = 0
     rows: int = 0
@@ -110,7 +112,8 @@ class CostModel:
             if node.default_value is not None
         }
         fragments = {node.name.value: node for node in document.definitions if isinstance(node, FragmentDefinitionNode)}
-        bill = _Bill(fragments, {**defaults, **variables}, hypertables, now)
+        intervals = {name: table.chunk_interval for name, table in hypertables.items()}
+        bill = _Bill(fragments, {**defaults, **variables}, intervals, now)
         root = self._schema.get_root_type(operation.operation)
         if root is not None:
             self._visit(bill, root, [operation.selection_set], times=1, page=1)
@@ -186,10 +189,15 @@ class CostModel:
         aggregated = name.endswith("Aggregate")
         paged = get_named_type(parent.fields[name.removesuffix("Aggregate")].type) if aggregated else kind
         counted = aggregated or "totalCount" in _collect(bill, selections)
-        interval = _find_interval(bill, _name_table(paged))
+        shape = _find_shape(paged)
+        interval = _find_interval(bill, shape)
         chunks = 0 if interval is None else count_page_chunks(arguments, interval, bill.now, whole=counted)
+        scans = int(aggregated)
+        if shape is not None and arguments.get("where") is not None:
+            related, looked_into = count_related(arguments["where"], shape, bill.intervals, bill.now)
+            scans, chunks = scans + related, chunks + looked_into
         rows = times * size
-        bill.add(rows=rows, chunks=chunks, weight=rows + (SCAN * times if aggregated else 0))
+        bill.add(rows=rows, chunks=chunks, weight=rows + SCAN * times * scans)
 
     def _add_objects(
         self,
@@ -207,32 +215,31 @@ class CostModel:
         rows = times * each
         if kind.name == "Series":
             points = rows * count_points(arguments, bill.now)
-            interval = _find_interval(bill, READINGS)
+            interval = bill.intervals.get(READINGS)
             chunks = 0 if interval is None else count_range_chunks(arguments, interval, bill.now)
             bill.add(rows=points, chunks=chunks, weight=rows + points * POINT)
         elif kind.name.startswith("__"):
             bill.add(weight=rows * INTROSPECTED)
         else:
-            bill.add(rows=rows, chunks=0 if _find_interval(bill, _name_table(kind)) is None else 1, weight=rows)
+            bill.add(rows=rows, chunks=0 if _find_interval(bill, _find_shape(kind)) is None else 1, weight=rows)
         return each
 
     def _find_field(self, parent: GraphQLObjectType, name: str) -> GraphQLField | None:
         return {"__schema": SchemaMetaFieldDef, "__type": TypeMetaFieldDef}.get(name) or parent.fields.get(name)
 
 
-def _find_interval(bill: _Bill, table: str | None) -> timedelta | None:
+def _find_interval(bill: _Bill, shape: TableShape | None) -> timedelta | None:
     """The chunk interval of a table; None where it is no hypertable here."""
-    found = None if table is None else bill.hypertables.get(table)
-    return None if found is None else found.chunk_interval
+    return None if shape is None else bill.intervals.get(shape.name)
 
 
-def _name_table(kind: Any) -> str | None:
+def _find_shape(kind: Any) -> TableShape | None:
     """The table whose rows a type, or a connection's nodes, show; None where it shows no table's."""
     if kind.name.endswith("Connection"):
         kind = get_named_type(kind.fields["nodes"].type)
     definition = kind.extensions.get("strawberry-definition")
-    shape = getattr(getattr(definition, "origin", None), "shape", None)
-    return None if shape is None else str(shape.name)
+    shape: TableShape | None = getattr(getattr(definition, "origin", None), "shape", None)
+    return shape
 
 
 def _is_list(definition: GraphQLField) -> bool:

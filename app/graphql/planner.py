@@ -14,11 +14,12 @@ from graphql.execution.values import VariableValues, get_argument_values
 from strawberry.types.arguments import convert_arguments
 
 from app.errors import RequestError
+from app.graphql.connections import MOST_COUNTED
 from app.graphql.context import Rooms
 from app.graphql.selection import Selected, select
 from app.graphql.series import make_question, write_series
 from app.graphql.standing import Columns, find_standing
-from app.graphql.statement import MOST_COUNTED, UNUSUAL, write_statement
+from app.graphql.statement import UNUSUAL, write_statement
 from app.history.series import MANY, find_series
 from app.instants import read_clock
 

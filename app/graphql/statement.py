@@ -16,7 +16,7 @@ from typing import Any, TypeAlias, assert_never
 
 import msgspec
 
-from app.graphql.connections import read_request
+from app.graphql.connections import MOST_COUNTED, read_request
 from app.graphql.selection import TYPENAME, Selected
 from app.graphql.standing import ByKey, Newest, OfMachine, Pages, find_standing
 from app.history.clauses import Clause
@@ -26,7 +26,6 @@ from app.history.pages import ROW, PageRequest, check_size, write_count, write_p
 from app.history.shapes import TableShape
 
 UNUSUAL = "\x01"
-MOST_COUNTED = 2**31 - 1  # what GraphQL's Int holds
 
 ReadArguments: TypeAlias = Callable[[Selected], dict[str, Any]]
 

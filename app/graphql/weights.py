@@ -10,23 +10,26 @@ whatever their type; every other list of objects is in LISTS.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import msgspec
+from strawberry.utils.str_converters import to_camel_case
 
 from app.history.pages import DEFAULT_PAGE
 from app.history.series import MAX_POINTS
+from app.history.shapes import SHAPES, TableShape
 from app.instants import EPOCH
 
 POINT = 0.05  # of a series: a number in a column, not an object
 CHUNK = 1.0  # to plan for and to look into
-SCAN = 100.0  # totalCount and aggregates read rows that no page bounds
+SCAN = 100.0  # totalCount, aggregates and conditions across relations read rows that no page bounds
 INTROSPECTED = 2.0  # an object of the schema itself, which graphql-core makes by itself, while nothing else goes on
 UNNAMED_METRICS = 10  # of a machine, where a series names none
 LARGEST = 2**31  # rows of a page: beyond it no page is an Int
 MOST_LOOKED_AT = 1_000  # names of a list
+MOST_RELATED = 500  # objects of a `where` that are looked through for relations: more conditions than one may have
 MOST_CONDITIONS = 20  # of a list within `and`, two lists deep, that are looked through for a range of time
 LONGEST = timedelta(days=3_650)  # behind now, that a range without a beginning is taken to reach
 
@@ -124,6 +127,37 @@ def count_page_chunks(arguments: Mapping[str, Any], interval: timedelta, now: da
     if by_time and not whole and start is None:
         return 1
     return _count_chunks(start, end, interval, now)
+
+
+def count_related(
+    where: object, shape: TableShape, intervals: Mapping[str, timedelta], now: datetime
+) -> tuple[int, int]:
+    """Conditions across relations of a table's `where`, each as many as it is deep within others, and chunks of the tables that
+    they look into. `intervals` are those of hypertables, by table."""
+    count = chunks = looked_at = 0
+    pending: list[tuple[object, TableShape, int]] = [(where, shape, 1)]
+    while pending and looked_at < MOST_RELATED:
+        given, shape, level = pending.pop()
+        looked_at += 1
+        if isinstance(given, list):
+            pending.extend((each, shape, level) for each in given[:MOST_RELATED])
+        elif isinstance(given, dict):
+            pending.extend((given[word], shape, level) for word in ("and", "or", "not") if word in given)
+            for target, conditions in _list_related(given, shape):
+                count += level
+                if target.name in intervals:
+                    chunks += _count_chunks(*_read_bounds(conditions), intervals[target.name], now)
+                pending.append((conditions, target, level + 1))
+    return count, chunks
+
+
+def _list_related(given: Mapping[str, Any], shape: TableShape) -> Iterator[tuple[TableShape, object]]:
+    for name, relation in shape.relations.items():
+        asked = given.get(to_camel_case(name))
+        if isinstance(asked, dict):
+            words = [word for word in ("some", "none") if word in asked]
+            for conditions in [asked[word] for word in words] if relation.many else [asked]:
+                yield SHAPES[relation.target], conditions
 
 
 def _count_chunks(start: datetime | None, end: datetime | None, interval: timedelta, now: datetime) -> int:
