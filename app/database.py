@@ -12,13 +12,13 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import Enum
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 from piccolo.table import Table
 
-from app.engine import CONNECT_TIMEOUT, UNREACHABLE, Engine, make_engine
+from app.engine import CONNECT_TIMEOUT, UNREACHABLE, Engine, Session, make_engine
 from app.errors import DatabaseBusy, DatabaseUnavailable, EditionMissing, InvalidInput, QueryTimeout, StartupRefused
 from app.tracing import Tracing
 
@@ -157,6 +157,13 @@ class Database:
                 raise
             finally:
                 await pool.release(connection)
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[Connection]:
+        """A connection for nothing but SELECTs that leave no trace in their session, perhaps in a transaction of their own."""
+        async with self.connection() as connection:
+            yield connection
+            cast("Session", connection).leave_untouched()
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:

@@ -33,6 +33,21 @@ UNREACHABLE = (
 )
 
 
+class Session(asyncpg.Connection):
+    """A connection whose session is reset when it's given back to the pool, unless whoever had it says there is nothing to
+    reset: that takes a round trip and four statements, as long as to find a row by its key."""
+
+    _untouched = False
+
+    def leave_untouched(self) -> None:
+        """Says that this time nothing was done but to read: no setting, lock, cursor or listener is left."""
+        self._untouched = True
+
+    def get_reset_query(self) -> str:
+        untouched, self._untouched = self._untouched, False
+        return "" if untouched else str(super().get_reset_query())
+
+
 class Transaction(PostgresTransaction):
     """Piccolo's transaction, which would keep its pooled connection for good when BEGIN, COMMIT or ROLLBACK fails."""
 
@@ -136,7 +151,12 @@ def make_engine(dsn: str, *, timescale: str, statement_timeout: timedelta | None
         "plan_cache_mode": "force_custom_plan",
         "aurum.timescale": timescale,
     }
-    config: dict[str, object] = {"dsn": dsn, "server_settings": session, "timeout": CONNECT_TIMEOUT}
+    config: dict[str, object] = {
+        "dsn": dsn,
+        "server_settings": session,
+        "timeout": CONNECT_TIMEOUT,
+        "connection_class": Session,
+    }
     if statement_timeout is not None:
         session["statement_timeout"] = str(statement_timeout // timedelta(milliseconds=1))
         # A client that vanished in a transaction would keep its locks until TCP gives up, after hours.

@@ -48,7 +48,7 @@ class Follower(asyncio.Protocol):
         key = base64.b64encode(bytes(16)).decode()
         self._transport.write(
             (
-                "GET /graphql HTTP/1.1\r\nHost: bench\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+                "GET /graphql HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
                 f"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n"
                 "Sec-WebSocket-Protocol: graphql-transport-ws\r\n\r\n"
             ).encode()

@@ -25,7 +25,7 @@ statements = msgspec.json.decode(Path(os.environ["LIMIT_STATEMENTS"]).read_bytes
 async def answer(name: FromPath[str], value: FromPath[str]) -> Response[bytes]:
     statement = statements[name]
     arguments = [value] if "$1" in statement else []
-    async with database.connection() as connection:
+    async with database.reading() as connection:
         text = await connection.fetchval(statement, *arguments)
     return Response(b'{"data":{"answer":' + text.encode() + b"}}", media_type=MediaType.JSON)
 

@@ -225,6 +225,29 @@ async def test_a_session_is_in_utc_with_our_settings(empty_database_url: str) ->
     assert shown == ["UTC", "off", "force_custom_plan", "off", "1500ms", "aurumai"]
 
 
+async def test_a_session_is_as_new_for_the_next_unless_it_was_only_read_from(empty_database_url: str) -> None:
+    shown = "SELECT current_setting('work_mem')"
+    async with open_engine(empty_database_url) as engine:
+        database = Database(timescale="auto", pool_size=1, statement_timeout=timedelta(seconds=5))
+        database._engine = engine
+        async with database.connection() as connection:
+            usual = await connection.fetchval(shown)
+            await connection.execute("SET work_mem = '3MB'")
+        async with database.reading() as connection:
+            assert await connection.fetchval(shown) == usual
+            # What nobody should do there: it stays for as long as others only read.
+            await connection.execute("SET work_mem = '5MB'")
+        async with database.reading() as connection:
+            assert await connection.fetchval(shown) == "5MB"
+            with pytest.raises(asyncpg.DivisionByZeroError):
+                await connection.fetchval("SELECT 1 / 0")
+        with pytest.raises(asyncpg.DivisionByZeroError):
+            async with database.reading() as connection:
+                await connection.fetchval("SELECT 1 / 0")
+        async with database.reading() as connection:
+            assert await connection.fetchval(shown) == usual
+
+
 async def test_a_statement_that_runs_too_long_is_stopped(empty_database_url: str) -> None:
     async with open_database(empty_database_url, statement_timeout=timedelta(milliseconds=50)) as database:
         for enter in (database.connection, database.transaction):

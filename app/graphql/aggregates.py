@@ -178,7 +178,7 @@ def aggregate(shape: TableShape, *, owned: bool = False) -> Any:
         if owned:
             groups = await info.context.loaders.groups.load((self.machine_id, (shape, request)))
         else:
-            async with info.context.rooms.database.connection() as connection:
+            async with info.context.rooms.database.reading() as connection:
                 groups = await find_groups(connection, shape, request)
         return [shown.show(group) for group in groups]
 

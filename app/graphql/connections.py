@@ -55,7 +55,7 @@ class Connection(Generic[Node]):
         if self.owner is not None:
             count = await info.context.loaders.count.load((self.owner, self.counted))
         else:
-            async with info.context.rooms.database.connection() as connection:
+            async with info.context.rooms.database.reading() as connection:
                 count = await count_rows(connection, *self.counted)
         if count > MOST_COUNTED:
             raise InvalidInput(
@@ -117,7 +117,7 @@ def connect(shape: TableShape, entity: type[Entity], *, owned: bool = False) -> 
         if owner is not None:
             page = await info.context.loaders.page.load((owner, (shape, request)))
         else:
-            async with info.context.rooms.database.connection() as connection:
+            async with info.context.rooms.database.reading() as connection:
                 page = await find_page(connection, shape, request)
         nodes = [entity.read(record) for record in page.rows]
         return Connection.wrap(page, nodes, (shape, request.where), owner)

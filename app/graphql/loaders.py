@@ -69,7 +69,7 @@ class Loaders:
         return [found.get(machine_id) for machine_id in machine_ids]
 
     async def _load_transitions(self, alert_ids: list[int]) -> list[list[Transition]]:
-        async with self._database.connection() as connection:
+        async with self._database.reading() as connection:
             found = await find_transitions(connection, alert_ids)
         return [found.get(alert_id, []) for alert_id in alert_ids]
 
@@ -91,21 +91,21 @@ class Loaders:
 
     async def _load_pages(self, keys: list[tuple[str, tuple[TableShape, PageRequest]]]) -> list[Page]:
         async def load(machine_ids: Sequence[str], asked: tuple[TableShape, PageRequest]) -> list[Page]:
-            async with self._database.connection() as connection:
+            async with self._database.reading() as connection:
                 return await find_pages(connection, *asked, machine_ids)
 
         return await _load_alike(keys, load)
 
     async def _load_groups(self, keys: list[tuple[str, tuple[TableShape, AggregateRequest]]]) -> list[list[Group]]:
         async def load(machine_ids: Sequence[str], asked: tuple[TableShape, AggregateRequest]) -> list[list[Group]]:
-            async with self._database.connection() as connection:
+            async with self._database.reading() as connection:
                 return await find_groups_by_machine(connection, *asked, machine_ids)
 
         return await _load_alike(keys, load)
 
     async def _load_counts(self, keys: list[tuple[str, tuple[TableShape, Clause]]]) -> list[int]:
         async def load(machine_ids: Sequence[str], asked: tuple[TableShape, Clause]) -> list[int]:
-            async with self._database.connection() as connection:
+            async with self._database.reading() as connection:
                 return await count_rows_by_machine(connection, *asked, machine_ids)
 
         return await _load_alike(keys, load)

@@ -60,7 +60,7 @@ def read_arguments(schema: Any, variables: VariableValues, asked: Selected) -> d
 
 
 async def _fetch_text(rooms: Rooms, sql: str, arguments: tuple[Any, ...]) -> bytes | None:
-    async with rooms.database.connection() as connection:
+    async with rooms.database.reading() as connection:
         text: str | None = await connection.fetchval(sql, *arguments)
     return None if text is None or UNUSUAL in text else text.encode()
 

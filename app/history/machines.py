@@ -42,7 +42,7 @@ async def require_machines(connection: Connection, machine_ids: Sequence[str], *
 
 async def find_machine_pulses(database: Database, machine_ids: Sequence[str]) -> dict[str, Pulse]:
     """What was learned of those of the machines of which anything was."""
-    async with database.connection() as connection:
+    async with database.reading() as connection:
         return await find_pulses(connection, machine_ids)
 
 
@@ -58,7 +58,7 @@ def judge_machine(
 
 async def find_latest(database: Database, machine_ids: Sequence[str]) -> dict[str, StoredReading]:
     """The newest reading of each machine that has one."""
-    async with database.connection() as connection:
+    async with database.reading() as connection:
         rows = await connection.fetch(
             """
             SELECT newest.*
@@ -76,7 +76,7 @@ async def find_latest(database: Database, machine_ids: Sequence[str]) -> dict[st
 
 async def find_fleet(database: Database, now: datetime, limits: LivenessLimits) -> FleetState:
     """The state of all machines at `now`."""
-    async with database.connection() as connection:
+    async with database.reading() as connection:
         rows = await connection.fetch(
             """
             SELECT machine_id, operational, newest.timestamp, newest.created_at

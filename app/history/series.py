@@ -99,7 +99,7 @@ async def find_series(database: Database, question: SeriesQuestion, limits: Seri
     """Answers the question, from rollups where they hold it and from readings where they don't."""
     _check(question, limits)
     machine_ids = list(dict.fromkeys(question.machine_ids))
-    async with database.connection() as connection:
+    async with database.reading() as connection:
         await require_machines(connection, machine_ids, field="machineIds")
         try:
             rows = await _fetch_rolled(connection, question, limits)
