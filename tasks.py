@@ -790,6 +790,20 @@ def graphql_schema(_: Context, check: bool = False) -> None:
         sys.exit(1)
 
 
+@task(help={"check": "change nothing; fail when a file isn't what the code says"})
+def configuration_doc(_: Context, check: bool = False) -> None:
+    """Writes docs/configuration.md and .env.example, the settings as people read them."""
+    from app.settings import write_example, write_guide
+
+    texts = {ROOT / "docs" / "configuration.md": write_guide(), ROOT / ".env.example": write_example()}
+    for path, text in texts.items():
+        if not check:
+            path.write_text(text, encoding="utf-8")
+        elif not path.exists() or path.read_text(encoding="utf-8") != text:
+            complain(f"{path.name} is not what the code says: run invoke configuration-doc, and review the change.")
+            sys.exit(1)
+
+
 @task
 def graphiql(_: Context) -> None:
     """Has npm bring the scripts of GraphiQL, the page that /graphql shows browsers."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import subprocess
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -17,7 +18,7 @@ from app.errors import AurumError
 from app.graphql.schema import make_schema
 from app.ingest.refusal import RejectionCode
 from app.migrations.state import list_migrations
-from app.settings import Settings, name_variable
+from app.settings import Settings, name_variable, write_guide
 from tests.client import ServiceClient
 from tests.conftest import ROOT, make_database, run_command, run_sql
 from tests.test_migrations import fetch
@@ -30,9 +31,27 @@ def list_subclasses(kind: type[AurumError]) -> list[type[AurumError]]:
     return [each for child in kind.__subclasses__() for each in (child, *list_subclasses(child))]
 
 
-def test_every_setting_is_documented() -> None:
+def test_every_setting_is_documented_as_the_code_says() -> None:
+    guide = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
+    assert guide == write_guide(), "run invoke configuration-doc"
     for field in Settings.__struct_fields__:
-        assert f"| `{name_variable(field)}` |" in REFERENCE
+        assert guide.count(f"\n| `{name_variable(field)}` |") == 1
+
+
+def name_heading(line: str) -> str:
+    """A heading as links call it."""
+    return re.sub(r"[^\w -]", "", line.lstrip("# ").lower()).replace(" ", "-")
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "docs").glob("**/*.md")), ids=lambda path: path.name)
+def test_a_link_between_documents_leads_somewhere(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    for file, anchor in re.findall(r"\]\(([^)#:\s]*)(?:#([\w-]+))?\)", text):
+        target = (path.parent / file).resolve() if file else path
+        assert target.exists(), file
+        if anchor:
+            headings = re.findall(r"^#+ .*$", target.read_text(encoding="utf-8"), re.MULTILINE)
+            assert anchor in {name_heading(line) for line in headings}, f"{file}#{anchor}"
 
 
 def list_tasks() -> list[str]:

@@ -2,6 +2,7 @@
 
 from app.settings.environment import find_unknown, load_settings, read_environment
 from app.settings.fields import Environment, LogFormat, LogLevel, Settings, TimescalePolicy, name_variable
+from app.settings.guide import write_guide
 from app.settings.texts import is_secret, write_example
 
 __all__ = [
@@ -16,4 +17,5 @@ __all__ = [
     "name_variable",
     "read_environment",
     "write_example",
+    "write_guide",
 ]

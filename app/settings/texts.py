@@ -19,7 +19,7 @@ def write_example() -> str:
     head = "Copy this file to .env and take the # off what you set. The environment wins over it, and unset is the default."
     blocks = [_comment(head)]
     for field in msgspec.structs.fields(Settings):
-        meta = next(meta for meta in _metas(field.type) if meta.description)
+        meta = get_meta(field.type)
         value = field.default if field.default not in {None, ()} else (meta.examples or [""])[0]
         blocks.append(f"{_comment(meta.description or '')}# {name_variable(field.name)}={format_value(value)}\n")
     return "\n".join(blocks)
@@ -49,6 +49,11 @@ def _metas(annotation: Any) -> Iterator[Meta]:
     yield from (item for item in getattr(annotation, "__metadata__", ()) if isinstance(item, Meta))
 
 
+def get_meta(annotation: Any) -> Meta:
+    """What describes a field."""
+    return next(meta for meta in _metas(annotation) if meta.description)
+
+
 def get_type(annotation: Any) -> Any:
     """A field's type, less what is annotated to it."""
     return getattr(annotation, "__origin__", annotation)
@@ -71,6 +76,13 @@ def quote(text: str, annotation: Any) -> str:
     return "a secret, not shown" if is_secret(annotation) else repr(text)
 
 
+def describe_range(annotation: Any) -> str:
+    """What a whole number may be."""
+    least = next((meta.ge for meta in _metas(annotation) if meta.ge is not None), None)
+    most = next((meta.le for meta in _metas(annotation) if meta.le is not None), None)
+    return f"of at least {least}" if most is None else f"from {least} to {most}"
+
+
 def explain_kind(error: msgspec.ValidationError, annotation: Any) -> str:
     """What would be right for a setting of this type."""
     kind = get_type(annotation)
@@ -81,7 +93,5 @@ def explain_kind(error: msgspec.ValidationError, annotation: Any) -> str:
     if kind in {bool, bool | None}:
         return "must be true or false."
     if kind is int:
-        least = next((meta.ge for meta in _metas(annotation) if meta.ge is not None), None)
-        most = next((meta.le for meta in _metas(annotation) if meta.le is not None), None)
-        return f"must be a whole number {f'of at least {least}' if most is None else f'from {least} to {most}'}."
+        return f"must be a whole number {describe_range(annotation)}."
     return f"{str(error).replace('`', '')}."
