@@ -29,6 +29,7 @@ from app.graphql.planner import read_arguments, select_all
 from app.graphql.schema import make_schema
 from app.graphql.statement import write_statement
 from benchmarks.load import make_get, make_request, post_all
+from benchmarks.long_range import bench_long_range
 from benchmarks.report import Finding, compare
 from benchmarks.scene import Process, find_free_port, make_database, make_environ, run_server, wait_until_open
 
@@ -95,8 +96,8 @@ def _ask_rows(count: int, requests: int, bars: tuple[float, float]) -> Question:
 
 _SERIES_BEGIN = BEGIN + timedelta(seconds=READINGS // MACHINES - POINTS)
 _SERIES_END = BEGIN + timedelta(seconds=READINGS // MACHINES)
-_SERIES_LIMIT = f"""
-SELECT '[{{"timestamps":[' || string_agg(to_char(timestamp, '"YYYY-MM-DD"T"HH24:MI:SS.US"Z""'), ',')
+_SERIES_LIMIT = rf"""
+SELECT '[{{"timestamps":[' || string_agg(to_char(timestamp, '\"YYYY-MM-DD"T"HH24:MI:SS.US"Z\"'), ',')
   || '],"values":[' || string_agg(metrics->>'temperature', ',') || ']}}]'
 FROM (
   SELECT timestamp, metrics FROM raw_measurements
@@ -149,7 +150,11 @@ QUESTIONS = (
 
 
 async def bench_graphql(server_url: str, say: Say) -> list[Finding]:
-    """Every finding, on a database that is made for it and dropped at the end."""
+    """Every finding, on databases that are made for it and dropped at the end."""
+    return [*await _bench_questions(server_url, say), *await bench_long_range(server_url, say)]
+
+
+async def _bench_questions(server_url: str, say: Say) -> list[Finding]:
     _install_peer()
     async with make_database(server_url) as url:
         await _fill(url)

@@ -12,6 +12,7 @@ import sys
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from datetime import datetime
 
 import requests
 import schemathesis
@@ -73,8 +74,10 @@ def register_scalars(known: list[str]) -> None:
     numbers = st.floats(allow_nan=False, allow_infinity=False).map(nodes.Float) | st.integers().map(nodes.Int)
     names = st.sampled_from(["rpm", "temperature", "", "é", "a\u0000b", "constructor"]) | st.text(max_size=8)
     texts = st.sampled_from([*known, "%", "\\", "Europe/Berlin", "UTC", "W1siTWFjaGluZSJdXQ=="]) | names
-    edges = ["2026-01-01T00:00:00Z", "2026-01-02T00:00:00+14:00", "0001-01-01T00:00:00Z", "9999-12-31T23:59:59.999999Z"]
-    instants = st.sampled_from([*edges, "now"]) | st.datetimes().map(lambda instant: f"{instant.isoformat()}Z")
+    edges = ["2026-01-01T00:00:00Z", "2026-01-02T00:00:00+14:00", "0001-01-02T00:00:00Z", "9999-12-30T00:00:00Z"]
+    wrong = st.sampled_from(["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59.999999Z", "2026-01-01T00:00:00", "now"])
+    dates = st.datetimes(datetime(1990, 1, 1), datetime(2050, 1, 1)).map(lambda instant: f"{instant.isoformat()}Z")  # noqa: DTZ001 - the Z says it
+    instants = st.integers(0, 19).flatmap(lambda chance: st.sampled_from(edges) | dates if chance else wrong)
     durations = ["PT1S", "PT1M", "PT1H", "P1D", "P7D", "PT0S", "-PT1H", "P1Y", "PT0.001S", "P999999999D"]
     words = st.text(string.ascii_letters, min_size=1, max_size=8)
     anything = st.recursive(
