@@ -28,6 +28,7 @@ ACQUIRE_TIMEOUT = 10.0  # seconds, to get a connection of the pool
 CLOSE_TIMEOUT = 5.0  # seconds, for what is under way when the pool closes
 OLDEST_POSTGRES = 15
 AWAY = "The database can't be reached just now: try again in a moment."
+NO_ROOM = "The database has no room to work in just now, on its disk or in memory: try again in a moment."
 # Every statement fails where a database has another version of TimescaleDB than the server can load.
 NO_LIBRARY = "The server doesn't have the version of an extension that this database uses, TimescaleDB's most likely"
 BAD_CHARACTER = "A text has a character that can't be stored or looked for, such as NUL."
@@ -237,6 +238,9 @@ def translate_errors() -> Iterator[None]:
         raise DatabaseUnavailable(AWAY) from error
     except asyncpg.UndefinedFileError as error:
         raise DatabaseUnavailable(f"{NO_LIBRARY}: {describe_error(error)}.") from error
+    except (asyncpg.InsufficientResourcesError, asyncpg.PostgresIOError) as error:
+        # Of disk or of memory: it passes by itself, or by what an operator does, and the request is not to blame.
+        raise DatabaseUnavailable(NO_ROOM) from error
     except (asyncpg.DeadlockDetectedError, asyncpg.SerializationError) as error:
         raise DatabaseBusy("Others changed the same rows at the same time: try again in a moment.") from error
     except (asyncpg.InterfaceError, asyncpg.InternalClientError) as error:

@@ -72,6 +72,7 @@ class Listener:
                     self.connections += 1
                     self._connected.set()
                     await self._follow(connection)
+                    logger.warning("The outbox listener lost its connection; trying again in %.1f s.", delay)
                 finally:
                     self._connected.clear()
                     # Not close(): on a broken connection it would wait for an answer that never comes.

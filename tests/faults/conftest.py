@@ -9,6 +9,7 @@ import pytest
 
 from tests.client import ServiceClient
 from tests.conftest import make_database
+from tests.faults.postgres import OwnPostgres, run_postgres
 from tests.faults.processes import POOL, ServiceProcess, register, run_process
 from tests.test_ingest import Connection, reading
 from tests.test_intake import at
@@ -38,3 +39,9 @@ async def database(url: str) -> AsyncIterator[Connection]:
         await connection.execute("DELETE FROM raw_measurements WHERE machine_id = 'PRESS-1'")
     finally:
         await connection.close()
+
+
+@pytest.fixture
+async def own_postgres(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[OwnPostgres]:
+    async with run_postgres(tmp_path_factory.mktemp("own-postgres")) as postgres:
+        yield postgres

@@ -9,10 +9,12 @@ import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
+import msgspec
 import pytest
 
 from tests.client import ServiceClient
@@ -25,6 +27,14 @@ SERVE = """
 import sys, uvicorn
 from app.ingest import stall
 stall.STALL = 1.0
+if len(sys.argv) > 2:
+    import datetime, pathlib
+    from app import instants
+    class Clock(datetime.datetime):
+        @classmethod
+        def now(cls, zone):
+            return datetime.datetime.now(zone) + datetime.timedelta(seconds=float(pathlib.Path(sys.argv[2]).read_text()))
+    instants.datetime = Clock
 uvicorn.run("app.main:create_app", factory=True, port=int(sys.argv[1]), log_level="error", timeout_graceful_shutdown=2)
 """
 
@@ -43,12 +53,20 @@ def find_free_port() -> int:
 
 
 class ServiceProcess:
-    """One server process on one port. `start` after `kill` makes another one in its place."""
+    """One server process on one port. `start` after `kill` makes another one in its place.
 
-    def __init__(self, database_url: str, **variables: str) -> None:
+    With `log` it writes JSON there, from warnings on; `clock` is a file of seconds by which its clock is wrong.
+    """
+
+    def __init__(
+        self, database_url: str, *, log: Path | None = None, clock: Path | None = None, **variables: str
+    ) -> None:
         self.port = find_free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        self._environ = make_environ(DATABASE_URL=database_url, AURUM_LOG_LEVEL="error", **variables)
+        levels = {"AURUM_LOG_LEVEL": "error" if log is None else "warning", "AURUM_LOG_FORMAT": "json"}
+        self._environ = make_environ(DATABASE_URL=database_url, **{**levels, **variables})
+        self._log = log
+        self._clock = clock
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -62,8 +80,10 @@ class ServiceProcess:
 
     async def start(self) -> None:
         """Comes back when it is ready."""
-        command = [sys.executable, "-c", SERVE, str(self.port)]
-        self._process = subprocess.Popen(command, cwd=ROOT, env=self._environ)  # noqa: ASYNC220 - doesn't wait for it
+        command = [sys.executable, "-c", SERVE, str(self.port), *([] if self._clock is None else [str(self._clock)])]
+        with ExitStack() as stack:
+            log = None if self._log is None else stack.enter_context(self._log.open("ab"))
+            self._process = subprocess.Popen(command, cwd=ROOT, env=self._environ, stderr=log)  # noqa: ASYNC220 - doesn't wait
         _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.prlimit(self._process.pid, resource.RLIMIT_NOFILE, (most, most))
         await self.wait_until_ready()
@@ -78,6 +98,11 @@ class ServiceProcess:
                 except httpx.TransportError:
                     pass
                 await asyncio.sleep(0.02)
+
+    def read_log(self) -> list[dict[str, Any]]:
+        """The lines that it has written."""
+        assert self._log is not None
+        return [msgspec.json.decode(line) for line in self._log.read_bytes().splitlines()]
 
     def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
         """Comes back when it is gone."""
@@ -96,9 +121,11 @@ class ServiceProcess:
 
 
 @asynccontextmanager
-async def run_process(database_url: str, **variables: str) -> AsyncIterator[ServiceProcess]:
+async def run_process(
+    database_url: str, *, log: Path | None = None, clock: Path | None = None, **variables: str
+) -> AsyncIterator[ServiceProcess]:
     """A server process for as long as the block lasts."""
-    process = ServiceProcess(database_url, **variables)
+    process = ServiceProcess(database_url, log=log, clock=clock, **variables)
     try:
         await process.start()
         yield process

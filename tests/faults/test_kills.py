@@ -6,20 +6,15 @@ import asyncio
 import os
 import random
 import signal
-from collections.abc import AsyncIterator
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 
-from app.embedded import find_installation, open_embedded
-from app.embedded.directory import Directory
-from app.embedded.postmaster import read_postmaster
 from tests.client import ServiceClient
-from tests.conftest import run_command
 from tests.faults import ROUNDS
 from tests.faults.load import START, Load, check_stored, check_stored_at
+from tests.faults.postgres import OwnPostgres
 from tests.faults.processes import needs_proc, register, run_process
 from tests.test_ingest import Connection, reading
 
@@ -45,58 +40,6 @@ async def test_a_service_that_is_killed_has_lost_nothing_that_it_acknowledged(
             await load.wait_for(10)
     assert load.sent_again
     await check_stored(connection, load.acknowledged)
-
-
-class OwnPostgres:
-    """A PostgreSQL of the test's own, which can be killed and started again on the same data."""
-
-    def __init__(self, root: Path) -> None:
-        self._root = root
-        self._directory = Directory(root)
-        self._stack = ExitStack()
-        self.url = ""
-
-    async def start(self) -> None:
-        """Starts it where it doesn't run; recovers what a kill has left."""
-        bin_dir = find_installation(None, timescale=False).bin_dir
-        server = await asyncio.to_thread(open_embedded, self._root, bin_dir)
-        self._stack.enter_context(server)
-        self.url = server.dsn
-
-    async def stop(self) -> None:
-        await asyncio.to_thread(self._stack.close)
-
-    @property
-    def pid(self) -> int:
-        noted = read_postmaster(self._directory.cluster)
-        assert noted is not None
-        return noted.pid
-
-    def list_backends(self) -> list[int]:
-        found = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text()
-        return [int(pid) for pid in found.split()]
-
-    def kill(self) -> None:
-        """All of it at once."""
-        pids = [self.pid, *self.list_backends()]
-        for pid in pids:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-
-
-@pytest.fixture
-async def own_postgres(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[OwnPostgres]:
-    """With every migration applied."""
-    postgres = OwnPostgres(tmp_path_factory.mktemp("own-postgres"))
-    await postgres.start()
-    try:
-        done = await asyncio.to_thread(
-            run_command, "piccolo", "migrations", "forwards", "app", database_url=postgres.url
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        yield postgres
-    finally:
-        await postgres.stop()
 
 
 @pytest.mark.timeout(60 + 30 * ROUNDS)
