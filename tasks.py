@@ -11,10 +11,11 @@ import os
 import shlex
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, closing, contextmanager, suppress
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from enum import Enum
+from getpass import getuser
 from pathlib import Path
 from textwrap import shorten
 from typing import TYPE_CHECKING, TypeVar
@@ -23,12 +24,13 @@ import msgspec
 from invoke.context import Context
 from invoke.tasks import task
 
+from app.access.roles import Role
 from app.backfill.layout import LoadOptions, Shape, read_renames
 from app.backfill.loader import MOST_SHOWN, LoadSummary, load_file
 from app.backfill.refused import name_refused
 from app.backfill.rows import Source
 from app.console import complain, say, show_progress
-from app.database import Database, connect, explain_refusal
+from app.database import Connection, Database, connect, explain_refusal
 from app.embedded import open_embedded
 from app.errors import AurumError, InvalidInput, SettingsError, StartupRefused
 from app.ingest.backlog import Backlog
@@ -40,12 +42,14 @@ from app.migrations.state import MigrationState, list_migrations, read_state, re
 from app.piccolo_app import APP_CONFIG
 from app.settings import Settings, load_settings
 from app.simulator.faults import Fault
+from app.texts import check_line
 
 if TYPE_CHECKING:
     from app.timescale.drafts import Draft
 
 Number = TypeVar("Number", int, float)
 Choice = TypeVar("Choice", bound=Enum)
+Answer = TypeVar("Answer")
 
 ROOT = Path(__file__).parent
 TABLES = [table._meta.tablename for table in APP_CONFIG.table_classes]
@@ -86,8 +90,13 @@ def open_server(settings: Settings) -> Iterator[str]:
 def open_piccolo() -> Iterator[None]:
     """Makes piccolo_conf.py, which the runner goes by, and this command use one server."""
     with open_server(load_settings()) as dsn:
-        os.environ["DATABASE_URL"] = dsn
+        _name_server(dsn)
         yield
+
+
+def _name_server(dsn: str) -> None:
+    os.environ["DATABASE_URL"] = dsn
+    os.environ.pop("DATABASE_URL_FILE", None)
 
 
 def migrate_forwards(until: str | None = None, *, accept_edited: bool = False) -> None:
@@ -424,7 +433,7 @@ def migration_data(_: Context, msg: str) -> None:
 
 def _name_no_server() -> None:
     # Piccolo looks into piccolo_conf.py for the kind of engine, which mustn't start a server for that.
-    os.environ["DATABASE_URL"] = "postgresql://localhost/nobody_connects"
+    _name_server("postgresql://localhost/nobody_connects")
 
 
 def _write_migration(draft: Draft) -> None:
@@ -687,6 +696,78 @@ def _reverse(migration_ids: Sequence[str], yes: bool, accept_edited: bool) -> No
     from piccolo_conf import DB
 
     asyncio.run(reverse_migrations(DB, APP_CONFIG, migration_ids, TERMINAL, may_lose=yes, accept_edited=accept_edited))
+
+
+# --- API keys -----------------------------------------------------------------------------------------------------
+
+
+@task(
+    iterable=["role", "location"],
+    help={
+        "name": "who or what the key is for; what it does is kept under key:NAME",
+        "role": f"what it may do: {', '.join(role.value for role in Role)}; several, by giving it several times",
+        "location": "a location that it is bound to; several, by giving it several times. Without any it sees all",
+        "expires": "after how long it ends, such as P90D (ISO 8601 duration); without it, when it is revoked",
+    },
+)
+def key_new(_: Context, name: str, role: list[str], location: list[str], expires: str = "") -> None:
+    """Makes an API key and prints it, the only time that it can be seen."""
+    from app.access.keys import NewKey, make_key
+
+    with report_errors():
+        new = NewKey(
+            name=name,
+            roles=frozenset(_read_choice("role", text.lower(), Role) for text in role),
+            locations=frozenset(check_line(text, "location") for text in location) or None,
+            expires_at=datetime.now(UTC) + _read_duration("expires", expires) if expires else None,
+            created_by=getuser(),
+        )
+        key = _ask_database(lambda connection: make_key(connection, new))
+        complain("This is all that will ever be seen of it: the database keeps a hash alone.")
+        print(key)  # noqa: T201 - for a program
+
+
+@task(help={"json": "for programs: a list of keys, as JSON"})
+def key_list(_: Context, json: bool = False) -> None:
+    """Shows all API keys, by their prefixes: what each may do, until when, and when it was used last."""
+    from app.access.keys import list_keys
+
+    with report_errors():
+        keys = _ask_database(list_keys)
+        if json:
+            _print_json(keys)
+            return
+        for key in keys:
+            say(key.describe())
+        if not keys:
+            say("There is no key: invoke key-new makes one.")
+
+
+@task(help={"prefix": "what key-list shows the key by"})
+def key_revoke(_: Context, prefix: str) -> None:
+    """Takes an API key out of use for good, everywhere within 5 seconds."""
+    from app.access.keys import revoke_key
+
+    with report_errors():
+        name = _ask_database(lambda connection: revoke_key(connection, prefix))
+        say(f"Revoked {prefix} ({name}): it lets nobody in any more, everywhere within 5 seconds.")
+
+
+def _ask_database(ask: Callable[[Connection], Awaitable[Answer]]) -> Answer:
+    async def run() -> Answer:
+        async with open_database(settings) as database, database.connection() as connection:
+            return await ask(connection)
+
+    settings = load_settings()
+    with open_piccolo():
+        return asyncio.run(run())
+
+
+def _read_duration(name: str, text: str) -> timedelta:
+    try:
+        return msgspec.convert(text, timedelta)
+    except msgspec.ValidationError as error:
+        raise InvalidInput(f"--{name} is {text!r}: it must be an ISO 8601 duration, such as P90D.") from error
 
 
 # --- Backups ------------------------------------------------------------------------------------------------------

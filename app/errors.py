@@ -17,11 +17,15 @@
     │   ├── SchemaAhead         SCHEMA_AHEAD           the database has migrations that this code doesn't know
     │   ├── SchemaForeign       SCHEMA_FOREIGN         the tables there were not made by these migrations
     │   ├── RestoreUnfinished   RESTORE_UNFINISHED     a backup is being restored into the database, or that was cut off
-    │   └── EditionMissing      TIMESCALE_REQUIRED     AURUM_TIMESCALE=require, and no TimescaleDB
+    │   ├── EditionMissing      TIMESCALE_REQUIRED     AURUM_TIMESCALE=require, and no TimescaleDB
+    │   └── AccessUnconfigured  ACCESS_UNCONFIGURED    production, and nobody could be let in: no key, no tokens
     ├── Stopping                STOPPING               the service was told to stop; send requests elsewhere
     └── RequestError            something a client asked for, answered with its code and, where one is to blame, its field
         ├── HostNotTrusted      HOST_NOT_TRUSTED       a name that the service isn't known by
         ├── OriginNotTrusted    ORIGIN_NOT_TRUSTED     a page of another site
+        ├── Unauthenticated     UNAUTHENTICATED        no key or token, or none that holds
+        ├── Forbidden           FORBIDDEN              whoever asks has no role that may, or not at that location
+        ├── IdentityUnavailable IDENTITY_UNAVAILABLE   the keys that tokens are checked by can't be fetched; try again later
         ├── InvalidInput        BAD_USER_INPUT
         ├── QueryTooComplex     QUERY_TOO_COMPLEX      a GraphQL document over a limit; the message names the setting
         ├── QueryTooExpensive   QUERY_TOO_EXPENSIVE    a GraphQL operation that would cost more than AURUM_GRAPHQL_MAX_COST
@@ -126,6 +130,10 @@ class EditionMissing(StartupRefused):
     code = "TIMESCALE_REQUIRED"
 
 
+class AccessUnconfigured(StartupRefused):
+    code = "ACCESS_UNCONFIGURED"
+
+
 class Stopping(AurumError):
     code = "STOPPING"
 
@@ -165,6 +173,23 @@ class HostNotTrusted(RequestError):
 class OriginNotTrusted(RequestError):
     code = "ORIGIN_NOT_TRUSTED"
     http_status = 403
+
+
+class Unauthenticated(RequestError):
+    code = "UNAUTHENTICATED"
+    http_status = 401
+    http_headers: ClassVar[dict[str, str]] = {"WWW-Authenticate": "Bearer"}
+
+
+class Forbidden(RequestError):
+    code = "FORBIDDEN"
+    http_status = 403
+
+
+class IdentityUnavailable(RequestError):
+    code = "IDENTITY_UNAVAILABLE"
+    http_status = 503
+    http_headers: ClassVar[dict[str, str]] = {"Retry-After": "10"}  # seconds
 
 
 class InvalidInput(RequestError):

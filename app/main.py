@@ -11,13 +11,19 @@ import gc
 import logging
 import sys
 from collections.abc import AsyncIterator, Coroutine
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
 from litestar import Litestar
 
+from app.access.entrance import Entrance
 from app.access.guard import guard
+from app.access.jwks import ProviderKeys
+from app.access.keyring import NOTED_EVERY
+from app.access.locations import MachineLocations
+from app.access.tokens import Claims, FixedKey, KeySource, Tokens, read_public_key
+from app.addresses import is_loopback
 from app.chores import repeat, stop
 from app.database import CLOSE_TIMEOUT, Database, explain_refusal
 from app.drain import Drain
@@ -40,6 +46,7 @@ from app.history.rollups import INTERVAL as ROLLUP_INTERVAL
 from app.history.rollups import keep_rollups
 from app.history.series import SeriesLimits
 from app.ingest.backlog import Backlog
+from app.ingest.endpoint import PATH as INGEST
 from app.ingest.endpoint import make_endpoint
 from app.ingest.message import Limits
 from app.ingest.writer import Writer
@@ -49,7 +56,7 @@ from app.liveness.watcher import look_now
 from app.measures import OperationMeasures
 from app.migrations.state import require_schema
 from app.ops.answers import answer_error, answer_errors
-from app.ops.gate import Gate, is_loopback
+from app.ops.gate import Gate
 from app.ops.health import make_router as make_health_router
 from app.ops.logs import make_logging
 from app.ops.metrics import Watched
@@ -81,10 +88,9 @@ def create_app(settings: Settings | None = None) -> Litestar:
     try:
         environ = read_environment() if settings is None else {}
         settings = settings or load_settings(environ)
-        protection = _protect(settings)
+        protection, tokens = _protect(settings), _take_tokens(settings)
     except SettingsError as error:
         sys.exit(f"{error.code}: {error}")
-    unknown = find_unknown(environ)
 
     traces = _open_traces(settings.otlp_endpoint)
     database = Database(
@@ -98,9 +104,15 @@ def create_app(settings: Settings | None = None) -> Litestar:
     writer = Writer(database, backlog, settings.ingest_deadline, traces)
     fanout = Fanout()
     listener = Listener(database, fanout)
+    entrance = Entrance(
+        database, tokens, is_open=settings.env is Environment.DEVELOPMENT and is_loopback(settings.host)
+    )
     requests = Requests(tell_all=settings.log_level is LogLevel.DEBUG)
     rooms = Rooms(
+        entrance=entrance,
+        locations=MachineLocations(database),
         database=database,
+        whole=database,
         writer=writer,
         limits=limits,
         fanout=fanout,
@@ -117,7 +129,7 @@ def create_app(settings: Settings | None = None) -> Litestar:
 
     @asynccontextmanager
     async def run(app: Litestar) -> AsyncIterator[None]:
-        for name in unknown:
+        for name in find_unknown(environ):
             logger.warning("%s is not a setting of AurumAI, and is ignored.", name)
         async with AsyncExitStack() as stack:
             if traces is not None:
@@ -130,6 +142,7 @@ def create_app(settings: Settings | None = None) -> Litestar:
                 async with database.connection() as connection:
                     with explain_refusal():
                         await require_schema(connection, tables)
+                    await entrance.require_way_in(connection, production=settings.env is Environment.PRODUCTION)
                 # By the migrations, not by the tables: a retention that nobody has migrated to must not cost rows.
                 migrated = read_hypertables(await load_managers(APP_CONFIG))
                 await listener.start()
@@ -138,6 +151,7 @@ def create_app(settings: Settings | None = None) -> Litestar:
                 app.state.startup_error = error
                 raise
             stack.push_async_callback(writer.stop)
+            stack.push_async_callback(_write_last_uses, entrance)
             for chore in _list_chores(settings, rooms, tables, migrated):
                 stack.push_async_callback(stop, asyncio.create_task(chore), CLOSE_TIMEOUT)
             _spare_collector()
@@ -148,6 +162,7 @@ def create_app(settings: Settings | None = None) -> Litestar:
     schema = make_served_schema(protection)
     service = Service(
         gate=_make_gate(settings),
+        entrance=entrance,
         drain=drain,
         requests=requests,
         tracing=traces,
@@ -174,8 +189,8 @@ def create_app(settings: Settings | None = None) -> Litestar:
         openapi_config=None,
         logging_config=make_logging(settings.log_level.value.upper(), as_json=_writes_json(settings)),
     )
-    ingest = answer_errors(make_endpoint(writer, backlog, limits, settings.max_body_bytes))
-    service.open_roads({"/ingest": lambda _: ingest, "/graphql": Shortcut(schema, rooms).wrap})
+    ingest = answer_errors(make_endpoint(writer, rooms.locations, backlog, limits, settings.max_body_bytes))
+    service.open_roads({INGEST: lambda _: ingest, "/graphql": Shortcut(schema, rooms).wrap})
     return service
 
 
@@ -195,6 +210,7 @@ def _list_chores(
         repeat("prune the outbox", prune, PRUNING_INTERVAL),
         repeat("look whether machines are silent", partial(look_now, database, rooms.liveness), WATCHING_INTERVAL),
         repeat("roll up the hours", partial(keep_rollups, database), ROLLUP_INTERVAL),
+        repeat("note when keys were used", rooms.entrance.keys.write_uses, NOTED_EVERY),
         repeat("drop what is too old", drop, RETENTION_INTERVAL),
     )
 
@@ -245,6 +261,33 @@ def _protect(settings: Settings) -> Protection:
         if listed is None
         else read_allowed(listed, only=settings.graphql_allow_only_listed),
     )
+
+
+def _take_tokens(settings: Settings) -> Tokens | None:
+    source = _find_token_keys(settings)
+    if source is None:
+        return None
+    claims = Claims(
+        issuer=settings.jwt_issuer,
+        audience=settings.jwt_audience,
+        leeway=settings.jwt_leeway,
+        roles=settings.jwt_roles_claim,
+        locations=settings.jwt_locations_claim,
+    )
+    return Tokens(source, claims)
+
+
+def _find_token_keys(settings: Settings) -> KeySource | None:
+    if settings.jwt_secret is not None:
+        return FixedKey(settings.jwt_secret, "HS256")
+    if settings.jwt_public_key is not None:
+        return read_public_key(settings.jwt_public_key)
+    return None if settings.jwt_jwks_url is None else ProviderKeys(settings.jwt_jwks_url)
+
+
+async def _write_last_uses(entrance: Entrance) -> None:
+    with suppress(AurumError):  # the database may be gone, and nothing depends on it
+        await entrance.keys.write_uses()
 
 
 async def _find_dsn(settings: Settings, stack: AsyncExitStack) -> str:

@@ -13,7 +13,7 @@ import asyncpg
 import msgspec
 from piccolo.querystring import QueryString
 
-from app.database import translate_errors
+from app.database import Database, translate_errors
 from app.errors import AlreadyExists, InvalidInput, NotFound, blame
 from app.ingest.refusal import match_machine_id
 from app.tables import Machine
@@ -31,6 +31,9 @@ class StoredMachine(msgspec.Struct, frozen=True):
     operational: bool
     created_at: datetime
     updated_at: datetime
+
+
+_COLUMNS = ", ".join(StoredMachine.__struct_fields__)
 
 
 class NewMachine(msgspec.Struct, frozen=True):
@@ -86,7 +89,9 @@ async def _register(machines: Sequence[Machine], name_field: Callable[[int], str
         with translate_errors():
             rows = await Machine.insert(*machines).returning(*Machine.all_columns())
     except asyncpg.UniqueViolationError as error:
-        known = await find_machines([machine.machine_id for machine in machines])
+        wanted = [machine.machine_id for machine in machines]
+        stored = await Machine.select(Machine.machine_id).where(Machine.machine_id.is_in(wanted))
+        known = {row["machine_id"] for row in stored}
         index = next((index for index, machine in enumerate(machines) if machine.machine_id in known), 0)
         raise AlreadyExists(
             f"A machine {machines[index].machine_id!r} is registered already.", field=name_field(index)
@@ -114,8 +119,10 @@ async def update_machine(
     return StoredMachine(**rows[0])
 
 
-async def find_machines(machine_ids: Sequence[str]) -> dict[str, StoredMachine]:
+async def find_machines(database: Database, machine_ids: Sequence[str]) -> dict[str, StoredMachine]:
     """Those of the machines that are registered."""
-    with translate_errors():
-        rows = await Machine.select().where(Machine.machine_id.is_in(list(machine_ids)))
+    async with database.reading() as connection:
+        rows = await connection.fetch(
+            f"SELECT {_COLUMNS} FROM machines WHERE machine_id = ANY($1::text[])", list(machine_ids)
+        )
     return {row["machine_id"]: StoredMachine(**row) for row in rows}

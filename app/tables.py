@@ -15,6 +15,7 @@ from piccolo.columns import (
     BigInt,
     BigSerial,
     Boolean,
+    Bytea,
     DoublePrecision,
     ForeignKey,
     Interval,
@@ -287,3 +288,25 @@ class FileLoad(Declared, Table, tablename="file_loads"):
     finished_at = Timestamptz(default=None, null=True)
     created_at = Timestamptz()
     updated_at = Timestamptz()
+
+
+class ApiKey(Declared, Table, tablename="api_keys"):
+    """A key that lets a program in: `prefix` is public and what it's looked up by, of the whole only a SHA-256 is kept."""
+
+    id = BigSerial(primary_key=True)
+    # index: a key that is shown to the service
+    prefix = Text(default=None, unique=True)
+    digest = Bytea(default=None)
+    name = Text(default=None)
+    roles = JSONB(default=None)
+    # null where it isn't bound to any
+    locations = JSONB(default=None, null=True)
+    created_at = Timestamptz()
+    created_by = Text(default=None)
+    expires_at = Timestamptz(default=None, null=True)
+    last_used_at = Timestamptz(default=None, null=True)
+    revoked_at = Timestamptz(default=None, null=True)
+
+    api_keys_digest_length = Check("octet_length(digest) = 32")
+    api_keys_roles_array = Check("jsonb_typeof(roles) = 'array'")
+    api_keys_locations_array = Check("jsonb_typeof(locations) = 'array'")

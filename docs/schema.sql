@@ -28,6 +28,8 @@ CREATE SEQUENCE alert_transitions_id_seq AS bigint;
 
 CREATE SEQUENCE alerts_id_seq AS bigint;
 
+CREATE SEQUENCE api_keys_id_seq AS bigint;
+
 CREATE SEQUENCE outbox_id_seq AS bigint;
 
 CREATE SEQUENCE rollup_changes_id_seq AS bigint;
@@ -49,6 +51,25 @@ BEGIN
   RETURN NULL;
 END $function$
 ;
+
+CREATE TABLE api_keys (
+  id bigint NOT NULL DEFAULT nextval('api_keys_id_seq'::regclass),
+  prefix text NOT NULL,
+  digest bytea NOT NULL,
+  name text NOT NULL,
+  roles jsonb NOT NULL,
+  locations jsonb,
+  created_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP,
+  created_by text NOT NULL,
+  expires_at timestamp with time zone,
+  last_used_at timestamp with time zone,
+  revoked_at timestamp with time zone,
+  CONSTRAINT api_keys_pkey PRIMARY KEY (id),
+  CONSTRAINT api_keys_digest_length CHECK ((octet_length(digest) = 32)),
+  CONSTRAINT api_keys_locations_array CHECK ((jsonb_typeof(locations) = 'array'::text)),
+  CONSTRAINT api_keys_prefix_key UNIQUE (prefix),
+  CONSTRAINT api_keys_roles_array CHECK ((jsonb_typeof(roles) = 'array'::text))
+);
 
 CREATE TABLE file_loads (
   fingerprint text NOT NULL,
@@ -223,6 +244,8 @@ CREATE TABLE rollups (
 ALTER SEQUENCE alert_transitions_id_seq OWNED BY alert_transitions.id;
 
 ALTER SEQUENCE alerts_id_seq OWNED BY alerts.id;
+
+ALTER SEQUENCE api_keys_id_seq OWNED BY api_keys.id;
 
 ALTER SEQUENCE outbox_id_seq OWNED BY outbox.id;
 

@@ -54,9 +54,12 @@ class Subscription:
 class ServiceClient:
     """A client of one service."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, credentials: str | None = None) -> None:
         self.url = url
+        self.credentials = credentials
         headers = {"content-type": "application/json"}
+        if credentials is not None:
+            headers["authorization"] = f"Bearer {credentials}"
         self.http = httpx.AsyncClient(base_url=url, headers=headers, timeout=30, trust_env=False)
 
     async def __aenter__(self) -> Self:
@@ -104,7 +107,10 @@ class ServiceClient:
         async with websockets.connect(
             url, subprotocols=[websockets.Subprotocol("graphql-transport-ws")], proxy=None
         ) as socket:
-            await socket.send(msgspec.json.encode({"type": "connection_init"}).decode())
+            begin: dict[str, Any] = {"type": "connection_init"}
+            if self.credentials is not None:
+                begin["payload"] = {"authorization": f"Bearer {self.credentials}"}
+            await socket.send(msgspec.json.encode(begin).decode())
             assert msgspec.json.decode(await socket.recv())["type"] == "connection_ack"
             payload = {"query": query, "variables": variables}
             await socket.send(msgspec.json.encode({"id": "1", "type": "subscribe", "payload": payload}).decode())

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import asyncpg
 import pytest
 
+from app.access.roles import Role
 from app.errors import ScriptsMissing
 from app.graphql.graphiql.scripts import FOLDER, SCRIPTS, bring_scripts
 from tests.browser import find_browser, open_page
 from tests.client import ServiceClient
 from tests.conftest import run_service
+from tests.keys import PRODUCTION, make
 
 HTML = {"accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
 
@@ -104,7 +107,6 @@ async def test_without_its_scripts_the_page_says_what_to_do(
     assert response.json() == {"errors": [{"message": message, "extensions": {"code": "NOT_FOUND"}}]}
 
 
-PRODUCTION = {"AURUM_ENV": "production"}
 SCHEMA = "{ __schema { queryType { name } } }"
 TYPE = '{ __type(name: "Machine") { name } }'
 
@@ -120,11 +122,18 @@ TYPE = '{ __type(name: "Machine") { name } }'
     ],
 )
 async def test_the_page_and_the_schema_are_for_development_unless_a_setting_says_otherwise(
-    database_url: str, scripts: None, settings: dict[str, str], page: bool, introspection: bool
+    database_url: str,
+    connection: asyncpg.Connection[asyncpg.Record],
+    scripts: None,
+    settings: dict[str, str],
+    page: bool,
+    introspection: bool,
 ) -> None:
-    async with run_service(database_url, **settings) as service:
-        assert ((await service.http.get("/graphql", headers=HTML)).status_code == 200) is page
-        assert ((await service.http.get("/graphql/graphiql/page.js")).status_code == 200) is page
+    key = await make(connection, Role.VIEWER)
+    async with run_service(database_url, **settings) as opened, ServiceClient(opened.url, key) as service:
+        # The page is for anybody; what it sends isn't.
+        assert ((await opened.http.get("/graphql", headers=HTML)).status_code == 200) is page
+        assert ((await opened.http.get("/graphql/graphiql/page.js")).status_code == 200) is page
         for document in (SCHEMA, TYPE, f"{{ fleet {{ live }} ...A }} fragment A on Query {SCHEMA}"):
             assert ("errors" not in await service.post_graphql(document)) is introspection
         assert await service.ask("{ fleet { __typename } }") == {"fleet": {"__typename": "Fleet"}}

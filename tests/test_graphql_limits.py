@@ -7,7 +7,7 @@ from typing import Any
 import graphql
 import pytest
 
-from app.graphql.cache import BoundedCache
+from app.cache import BoundedCache
 from tests.client import ServiceClient
 from tests.conftest import run_service
 

@@ -23,6 +23,7 @@ from tests.timescale.catalogue import look
 TABLES = [
     "alert_transitions",
     "alerts",
+    "api_keys",
     "esg_records",
     "features",
     "file_loads",
@@ -84,6 +85,7 @@ async def test_telemetry_is_keyed_by_machine_and_time(url: str) -> None:
     assert keys == [
         ("alert_transitions", "PRIMARY KEY (id)"),
         ("alerts", "PRIMARY KEY (id)"),
+        ("api_keys", "PRIMARY KEY (id)"),
         ("esg_records", 'PRIMARY KEY (machine_id, "timestamp")'),
         ("features", 'PRIMARY KEY (machine_id, "timestamp")'),
         ("file_loads", "PRIMARY KEY (fingerprint)"),

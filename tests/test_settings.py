@@ -100,11 +100,18 @@ def test_every_setting_can_be_set() -> None:
         "AURUM_GRAPHIQL": "false",
         "AURUM_GRAPHQL_ALLOWED_OPERATIONS": "/etc/aurum/operations.json",
         "AURUM_GRAPHQL_ALLOW_ONLY_LISTED": "true",
+        "AURUM_JWT_SECRET": "s" * 32,
+        "AURUM_JWT_ISSUER": "https://id.example",
+        "AURUM_JWT_AUDIENCE": "aurum",
+        "AURUM_JWT_LEEWAY": "PT1M",
+        "AURUM_JWT_ROLES_CLAIM": "realm_access.roles",
+        "AURUM_JWT_LOCATIONS_CLAIM": "halls",
         "AURUM_LOG_LEVEL": "warning",
         "AURUM_OTLP_ENDPOINT": "https://collector.example:4318",
         "AURUM_LOG_FORMAT": "json",
     }
-    assert set(given) == {name_variable(name) for name in Settings.__struct_fields__}
+    others = {"AURUM_JWT_PUBLIC_KEY", "AURUM_JWT_JWKS_URL"}  # which don't go together with a secret
+    assert set(given) | others == {name_variable(name) for name in Settings.__struct_fields__}
     assert load_settings(given) == Settings(
         database_url="postgres://aurum@db/aurum",
         env=Environment.PRODUCTION,
@@ -144,10 +151,18 @@ def test_every_setting_can_be_set() -> None:
         graphiql=False,
         graphql_allowed_operations=Path("/etc/aurum/operations.json"),
         graphql_allow_only_listed=True,
+        jwt_secret="s" * 32,
+        jwt_issuer="https://id.example",
+        jwt_audience="aurum",
+        jwt_leeway=timedelta(minutes=1),
+        jwt_roles_claim="realm_access.roles",
+        jwt_locations_claim="halls",
         log_level=LogLevel.WARNING,
         otlp_endpoint="https://collector.example:4318",
         log_format=LogFormat.JSON,
     )
+    assert load_settings({"AURUM_JWT_PUBLIC_KEY": "/etc/key.pem"}).jwt_public_key == Path("/etc/key.pem")
+    assert load_settings({"AURUM_JWT_JWKS_URL": "https://id.example/keys"}).jwt_jwks_url == "https://id.example/keys"
 
 
 def test_the_case_of_a_choice_does_not_matter() -> None:
@@ -330,8 +345,9 @@ def test_the_example_with_the_marks_taken_off_gives_the_defaults(env_file: EnvFi
     lines = [
         line.removeprefix("# ") for line in write_example().splitlines() if line.startswith(("# AURUM_", "# DATA"))
     ]
-    env_file.write(*lines)
     assert len(lines) == len(Settings.__struct_fields__)
+    # Of the three that tokens are checked by, one may be set.
+    env_file.write(*(line for line in lines if not line.startswith(("AURUM_JWT_SECRET", "AURUM_JWT_PUBLIC_KEY"))))
     examples = ("postgresql://aurum:password@127.0.0.1:5432/aurum", Path("/usr/lib/postgresql/17/bin"))
     listed = Path("persisted-documents.json")
     assert env_file.read() == Settings(
@@ -345,7 +361,66 @@ def test_the_example_with_the_marks_taken_off_gives_the_defaults(env_file: EnvFi
         graphql_allowed_operations=listed,
         otlp_endpoint="http://127.0.0.1:4318",
         log_format=LogFormat.JSON,
+        jwt_jwks_url="https://id.example/realms/plant/protocol/openid-connect/certs",
+        jwt_issuer="https://id.example/realms/plant",
+        jwt_audience="aurum",
+        jwt_locations_claim="locations",
     )
+
+
+def test_a_secret_may_come_from_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "secret"
+    file.write_text("s" * 40 + "\n")
+    given = {"AURUM_JWT_SECRET_FILE": str(file)}
+    assert load_settings(given).jwt_secret == "s" * 40
+    assert find_unknown(given) == []
+    assert find_unknown({"AURUM_PORT_FILE": "x"}) == ["AURUM_PORT_FILE"]
+
+
+def test_a_secret_s_file_that_can_t_be_right_is_refused_and_shows_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "secret"
+    given = {"AURUM_JWT_SECRET_FILE": str(file)}
+    assert refuse(**given) == [
+        f"AURUM_JWT_SECRET_FILE is {str(file)!r}, which can't be read: No such file or directory."
+    ]
+    file.write_text("\n")
+    assert refuse(**given) == [
+        f"AURUM_JWT_SECRET_FILE is {str(file)!r}, which holds nothing, or more than 65,536 bytes."
+    ]
+    file.write_text("short")
+    assert refuse(**given) == ["AURUM_JWT_SECRET is a secret, not shown: it must have at least 32 bytes."]
+    assert refuse(**given, AURUM_JWT_SECRET="s" * 32) == [
+        "AURUM_JWT_SECRET and AURUM_JWT_SECRET_FILE are both set: leave one out."
+    ]
+
+
+def test_the_process_s_secret_stands_over_the_file_s_in_either_form(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret, file = tmp_path / "secret", tmp_path / ".env"
+    secret.write_text("f" * 32)
+    file.write_text(f"AURUM_JWT_SECRET={'e' * 32}\n")
+    monkeypatch.setenv("AURUM_JWT_SECRET_FILE", str(secret))
+    assert load_settings(read_environment(file)).jwt_secret == "f" * 32
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        (
+            {"AURUM_JWT_SECRET": "s" * 32, "AURUM_JWT_PUBLIC_KEY": "key.pem"},
+            "AURUM_JWT_SECRET and AURUM_JWT_PUBLIC_KEY are set: tokens are checked by one of them.",
+        ),
+        (
+            {"AURUM_JWT_JWKS_URL": "http://id.example/keys"},
+            "AURUM_JWT_JWKS_URL is not a URL that keys can be trusted from: it must begin with https://, or with http:// "
+            "and an address of this machine.",
+        ),
+        ({"AURUM_JWT_LEEWAY": "PT6M"}, "AURUM_JWT_LEEWAY is PT6M: must be from PT0S to PT5M."),
+    ],
+)
+def test_tokens_that_could_not_be_checked_are_refused(given: dict[str, str], sentence: str) -> None:
+    assert refuse(**given) == [sentence]
 
 
 def test_a_password_in_the_file_stands_as_it_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,7 @@
-"""Before every route: finds out who asks, and leaves that in the request's scope."""
+"""Who sends a request, found out once and left in its scope; and whether they may go where it goes.
+
+The two are apart: a request is judged where its error can be answered in the form that the route has.
+"""
 
 from __future__ import annotations
 
@@ -6,21 +9,56 @@ from typing import Any, Final, cast
 
 from litestar.types import ASGIApp, Receive, Scope, Send
 
-from app.access.principal import EVERYONE, Principal
+from app.access.entrance import ASKED_FOR, Entrance
+from app.access.matrix import Entry, describe_roles, find_route_rule
+from app.access.principal import Principal
+from app.errors import Forbidden, RequestError, Unauthenticated
 
-KEY: Final = "principal"  # in the scope
+_PRINCIPAL: Final = "principal"  # in the scope
+_REFUSAL: Final = "refusal"
+
+
+def admit_at_home(entrance: Entrance, scope: Any) -> bool:
+    """Whether nobody is asked who it is, and then everybody is let in."""
+    principal = scope[_PRINCIPAL] = entrance.find_at_home(scope)
+    return principal is not None
+
+
+async def identify_sender(entrance: Entrance, scope: Any) -> None:
+    """Leaves in the scope who has sent a request, or why that can't be told; of a WebSocket it's told later."""
+    if scope["type"] == "http":
+        try:
+            scope[_PRINCIPAL] = await entrance.identify_sender(scope["headers"])
+        except RequestError as error:
+            scope[_REFUSAL] = error
 
 
 def read_principal(scope: Any) -> Principal | None:
     """Who asks; None where that isn't known, or not yet, as of a WebSocket before its connection_init."""
-    return cast("Principal | None", scope[KEY])
+    return cast("Principal | None", scope[_PRINCIPAL])
+
+
+def require_route(scope: Any, path: str) -> None:
+    """Whether a request may go to the route of this path, as it was declared. Raises what keeps it out."""
+    rule = find_route_rule(path)
+    if rule is Entry.OPEN or scope["type"] == "websocket":
+        return
+    if _REFUSAL in scope:
+        raise scope[_REFUSAL]
+    if isinstance(rule, Entry):
+        return
+    principal = read_principal(scope)
+    if principal is None:
+        raise Unauthenticated(ASKED_FOR)
+    if not rule.allows(principal):
+        raise Forbidden(f"{path} is for {describe_roles(rule)}, and {principal.name} is none of these.")
 
 
 def guard(app: ASGIApp) -> ASGIApp:
-    """A middleware of Litestar's."""
+    """A middleware of Litestar's, before every route."""
 
     async def run(scope: Scope, receive: Receive, send: Send) -> None:
-        cast("dict[str, Any]", scope)[KEY] = EVERYONE
+        require_route(scope, scope["path_template"])
         await app(scope, receive, send)
 
     return run

@@ -30,6 +30,11 @@ class Principal(msgspec.Struct, frozen=True):
     key_id: int | None = None
     expires_at: datetime | None = None
 
+    @property
+    def can_end(self) -> bool:
+        """Whether they may have to be let out while they are here."""
+        return self.expires_at is not None or self.key_id is not None
+
 
 # Everybody, where a developer's own machine is as far as the service can be reached.
 EVERYONE: Final = Principal("anonymous", PrincipalKind.ANYONE, frozenset({Role.ADMIN}))

@@ -162,7 +162,7 @@ class _Load:
             self._known |= unknown
 
     async def _register_unknown(self, unknown: set[str]) -> None:
-        for machine_id in sorted(unknown - (await find_machines(sorted(unknown))).keys()):
+        for machine_id in sorted(unknown - (await find_machines(self._database, sorted(unknown))).keys()):
             try:
                 await register_machine(NewMachine(machine_id, *self._described))
             except AlreadyExists:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, TypeAlias
 
@@ -11,8 +11,13 @@ import msgspec
 import strawberry
 from strawberry.litestar import BaseContext
 
+from app.access.credentials import read_connection, read_headers
+from app.access.entrance import Entrance
+from app.access.locations import BoundWriter, MachineLocations
 from app.access.principal import Principal
+from app.access.visibility import VisibleDatabase
 from app.database import Database
+from app.errors import Unauthenticated
 from app.events.fanout import Fanout
 from app.graphql.loaders import Loaders
 from app.graphql.sharing import Answers
@@ -28,9 +33,13 @@ from app.tracing import Tracing
 
 @dataclass(frozen=True)
 class Rooms:
-    """What `main` has wired together for the resolvers; `declared` are the hypertables by table name, `max_page_rows` is
+    """What `main` has wired together for the resolvers. `database` and `writer` are as whoever asks sees them; `whole` is the
+    database for what is checked by other means: `visibility` has these. `declared` are the hypertables by table name, `max_page_rows` is
     how many rows a page, and groups an aggregate, may have."""
 
+    entrance: Entrance
+    locations: MachineLocations
+    whole: Database
     database: Database
     writer: Writer
     limits: Limits
@@ -43,29 +52,51 @@ class Rooms:
     max_page_rows: int
     tracing: Tracing | None = None
 
+    def see(self, principal: Principal | None) -> Rooms:
+        """The same for somebody, who may be bound to locations."""
+        if principal is None or principal.locations is None:
+            return self
+        return replace(
+            self,
+            database=VisibleDatabase(self.whole, principal.locations),
+            writer=BoundWriter(self.writer, self.locations, principal.locations),
+        )
+
 
 class Context(BaseContext, kw_only=True):
     """One per request, or one per WebSocket connection; `begin_operation` makes one per operation of it.
 
-    `now` is the same for all of an operation, so that parts of one answer agree. `principal` is whoever asks.
+    `now` is the same for all of an operation, so that parts of one answer agree. `principal` is whoever asks, None as long as
+    that isn't known: nothing is executed then.
     `connection_params` are the WebSocket's: strawberry loses them where the field isn't declared.
     """
 
     rooms: Rooms
     now: datetime
     loaders: Loaders
-    principal: Principal
+    principal: Principal | None
     connection_params: dict[str, Any] | None = None
 
     @classmethod
-    def make(cls, rooms: Rooms, principal: Principal) -> Context:
-        loaders = Loaders(rooms.database, rooms.series)
-        return cls(rooms=rooms, now=read_clock(), loaders=loaders, principal=principal)
+    def make(cls, rooms: Rooms, principal: Principal | None) -> Context:
+        seen = rooms.see(principal)
+        return cls(rooms=seen, now=read_clock(), loaders=Loaders(seen.database, seen.series), principal=principal)
+
+    async def admit(self, payload: Mapping[str, Any]) -> None:
+        """Finds out who asks over a WebSocket, by its connection_init or by the headers that it began with. Raises as Entrance."""
+        assert self.websocket is not None  # noqa: S101 - only a WebSocket says later who asks
+        credentials = read_connection(payload) or read_headers(self.websocket.scope["headers"])
+        if credentials is None:
+            raise Unauthenticated(
+                'Say who you are: send {"authorization": "Bearer ..."} or {"apiKey": ...} with connection_init.'
+            )
+        self.principal = await self.rooms.entrance.identify(credentials)
+        self.rooms = self.rooms.see(self.principal)
 
     @property
     def actor(self) -> str:
         """Whoever asks, as transitions keep it."""
-        return self.principal.name
+        return "nobody" if self.principal is None else self.principal.name
 
     @property
     def last_event_id(self) -> str | None:

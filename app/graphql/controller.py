@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 import msgspec
-from cross_web import AsyncHTTPRequestAdapter, HTTPException
+from cross_web import HTTPException
 from litestar import Controller, Request, Response
 from litestar.background_tasks import BackgroundTasks
 from litestar.di import Provide
@@ -20,9 +20,10 @@ from litestar.types import Scope
 from strawberry.litestar import make_graphql_controller
 from strawberry.subscriptions import GRAPHQL_SSE_PROTOCOL, GRAPHQL_TRANSPORT_WS_PROTOCOL
 
+from app.access.entrance import ASKED_FOR
 from app.access.guard import read_principal
 from app.drain import Drain
-from app.errors import QueryTooComplex, RequestError
+from app.errors import QueryTooComplex, RequestError, Unauthenticated
 from app.graphql.context import Context, Rooms
 from app.graphql.forgery import refuse_unasked
 from app.graphql.graphiql.page import render_page
@@ -38,9 +39,7 @@ def make_controller(schema: Schema, rooms: Rooms, protection: Protection, drain:
     """A Litestar controller that serves the schema over these rooms, within these bounds, until it is to stop."""
 
     async def get_context(scope: Scope) -> Context:
-        principal = read_principal(scope)
-        assert principal is not None  # noqa: S101 - everybody is somebody
-        return Context.make(rooms, principal)
+        return Context.make(rooms, read_principal(scope))
 
     base = make_graphql_controller(
         schema,
@@ -48,7 +47,7 @@ def make_controller(schema: Schema, rooms: Rooms, protection: Protection, drain:
         graphql_ide="graphiql" if protection.graphiql else None,
         context_getter=get_context,
         subscription_protocols=(GRAPHQL_TRANSPORT_WS_PROTOCOL, GRAPHQL_SSE_PROTOCOL),
-        allowed_origins=["*"],  # whoever comes here has passed the gate, which knows the origins that may
+        allowed_origins=["*"],  # whoever comes here has passed the entrance, which knows the origins that may
     )
 
     class GraphQLController(base):  # type: ignore[misc, valid-type]  # made by a function, as Strawberry offers it
@@ -57,6 +56,7 @@ def make_controller(schema: Schema, rooms: Rooms, protection: Protection, drain:
         stream_transport_classes_by_protocol = {GRAPHQL_SSE_PROTOCOL: EventStream}  # noqa: RUF012 - Strawberry's way
 
         graphql_transport_ws_handler_class = WebSocketHandler
+        exception_handlers = {RequestError: answer_refusal}  # noqa: RUF012 - as above
 
         def should_render_graphql_ide(self, request: Any) -> bool:
             # Strawberry takes any GET without `query` for a browser's, and so one that names its document.
@@ -72,8 +72,9 @@ def make_controller(schema: Schema, rooms: Rooms, protection: Protection, drain:
         def parse_query_params(self, params: Mapping[str, Any]) -> dict[str, Any]:
             return carry_document_id(super().parse_query_params(params))
 
-        async def parse_http_body(self, request: AsyncHTTPRequestAdapter) -> Any:
+        async def parse_http_body(self, request: Any) -> Any:
             await refuse_unasked(request)
+            _require_known(request)
             return await super().parse_http_body(request)
 
         encode_json = staticmethod(msgspec.json.encode)
@@ -97,8 +98,6 @@ def make_controller(schema: Schema, rooms: Rooms, protection: Protection, drain:
                 response: Response[Any] = await self.run(request, context=context, root_value=root_value)
             except HTTPException as error:
                 return _answer_error(error.reason, {"code": "BAD_REQUEST"}, error.status_code)
-            except RequestError as error:
-                return _answer_error(str(error), error.extensions, error.http_status)
             return response
 
     return GraphQLController
@@ -118,8 +117,23 @@ def _decode_request(data: str | bytes, limits: DocumentLimits) -> dict[str, Any]
         raise json.JSONDecodeError(str(error), "", 0) from error
 
 
-def _answer_error(message: str, extensions: dict[str, object], status: int) -> Response[dict[str, object]]:
-    return Response({"errors": [{"message": message, "extensions": extensions}]}, status_code=status)
+def answer_refusal(_: Request[Any, Any, Any], error: RequestError) -> Response[dict[str, object]]:
+    """An error of the request as a whole, in the form of GraphQL's."""
+    return _answer_error(str(error), error.extensions, error.http_status, error.http_headers)
+
+
+def _answer_error(
+    message: str, extensions: dict[str, object], status: int, headers: dict[str, str] | None = None
+) -> Response[dict[str, object]]:
+    return Response(
+        {"errors": [{"message": message, "extensions": extensions}]}, status_code=status, headers=headers or {}
+    )
+
+
+def _require_known(request: Any) -> None:
+    """Of an operation; the page that it is typed into is for anybody."""
+    if read_principal(request.request.scope) is None:
+        raise Unauthenticated(ASKED_FOR)
 
 
 def _make_response() -> Response[dict[str, object]]:

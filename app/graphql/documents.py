@@ -22,8 +22,8 @@ from graphql import (
 from strawberry.schema.validation_rules.maybe_null import MaybeNullValidationRule
 from strawberry.schema.validation_rules.one_of import OneOfInputValidationRule
 
+from app.cache import BoundedCache
 from app.errors import QueryTooComplex
-from app.graphql.cache import BoundedCache
 from app.graphql.limits import DocumentLimits, check_document, check_text
 
 KEPT_DOCUMENTS = 1_000

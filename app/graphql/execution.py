@@ -36,7 +36,7 @@ class PlanningExecutor(SharingExecutor):
         if path.prev is None and parent_type is self.schema.query_type:
             selected = select(self, parent_type, str(path.key), field_details_list)
             schema = self.schema._strawberry_schema  # type: ignore[attr-defined]  # noqa: SLF001 - where Strawberry has put it
-            fetch = plan_field(selected, schema, self.variable_values, self.context_value.rooms)
+            fetch = plan_field(selected, schema, self.variable_values, self.context_value.rooms.max_page_rows)
             if fetch is not None:
                 return self._answer(fetch, parent_type, source, field_details_list, path, position_context)
         return super().execute_field(parent_type, source, field_details_list, path, position_context)
@@ -51,7 +51,7 @@ class PlanningExecutor(SharingExecutor):
         position_context: Any,
     ) -> Any:
         try:
-            text = await fetch()
+            text = await fetch(self.context_value.rooms)
         except Exception as error:  # noqa: BLE001 - a field's error, whatever it is, as of a resolver
             field = parent_type.fields[details[0].node.name.value]
             self.handle_field_error(error, field.type, details, path)

@@ -65,7 +65,7 @@ class Loaders:
         return DataLoader(self._load_transitions)
 
     async def _load_machines(self, machine_ids: list[str]) -> list[StoredMachine | None]:
-        found = await find_machines(machine_ids)
+        found = await find_machines(self._database, machine_ids)
         return [found.get(machine_id) for machine_id in machine_ids]
 
     async def _load_transitions(self, alert_ids: list[int]) -> list[list[Transition]]:

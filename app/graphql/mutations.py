@@ -8,6 +8,7 @@ from typing import Any, cast
 import strawberry
 
 from app.alert import AlertType, Severity
+from app.graphql.bounds import require_alerts, require_locations, require_machines
 from app.graphql.context import Info
 from app.graphql.entities import Alert, Machine, Prediction
 from app.graphql.scalars import Json, Metrics
@@ -118,15 +119,21 @@ class Mutation:
         return IngestResult.view(await rooms.writer.commit(submission, on_conflict))
 
     @strawberry.mutation(name="registerMachine")
-    async def register(self, input: RegisterMachineInput) -> Machine:  # noqa: A002 - the contract's name
+    async def register(self, info: Info, input: RegisterMachineInput) -> Machine:  # noqa: A002 - the contract's name
+        require_locations(info.context, [(input.location, "location")])
         return Machine.view(await register_machine(input.read()))
 
     @strawberry.mutation(name="registerMachines", description="All of them, up to 1,000, or none.")
-    async def register_all(self, machines: list[RegisterMachineInput]) -> list[Machine]:
+    async def register_all(self, info: Info, machines: list[RegisterMachineInput]) -> list[Machine]:
+        require_locations(
+            info.context, [(each.location, f"machines.{place}.location") for place, each in enumerate(machines)]
+        )
         return [Machine.view(stored) for stored in await register_machines([each.read() for each in machines])]
 
     @strawberry.mutation(name="updateMachine")
-    async def update(self, machine_id: strawberry.ID, input: UpdateMachineInput) -> Machine:  # noqa: A002 - as above
+    async def update(self, info: Info, machine_id: strawberry.ID, input: UpdateMachineInput) -> Machine:  # noqa: A002 - as above
+        await require_machines(info.context, [machine_id], ["machineId"])
+        require_locations(info.context, [(input.location, "location")])
         changed = await update_machine(
             machine_id,
             machine_type=input.machine_type,
@@ -136,7 +143,8 @@ class Mutation:
         return Machine.view(changed)
 
     @strawberry.mutation(name="retireMachine", description="Takes it out of service; its history stays.")
-    async def retire(self, machine_id: strawberry.ID) -> Machine:
+    async def retire(self, info: Info, machine_id: strawberry.ID) -> Machine:
+        await require_machines(info.context, [machine_id], ["machineId"])
         changed = await update_machine(machine_id, machine_type=None, location=None, operational=False)
         return Machine.view(changed)
 
@@ -152,7 +160,8 @@ class Mutation:
         on_conflict: OnConflict = OnConflict.KEEP,
     ) -> Prediction:
         context = info.context
-        return Prediction.view(await record_prediction(context.rooms.database, input.read(context.now), on_conflict))
+        await require_machines(context, [input.machine_id], ["machineId"])
+        return Prediction.view(await record_prediction(context.rooms.whole, input.read(context.now), on_conflict))
 
     @strawberry.mutation(
         name="recordPredictions", description="All of them, up to 1,000, or none; otherwise as `recordPrediction`."
@@ -161,8 +170,10 @@ class Mutation:
         self, info: Info, predictions: list[RecordPredictionInput], on_conflict: OnConflict = OnConflict.KEEP
     ) -> list[Prediction]:
         context = info.context
+        fields = [f"predictions.{place}.machineId" for place in range(len(predictions))]
+        await require_machines(context, [each.machine_id for each in predictions], fields)
         forecasts = [each.read(context.now) for each in predictions]
-        stored = await record_predictions(context.rooms.database, forecasts, on_conflict)
+        stored = await record_predictions(context.rooms.whole, forecasts, on_conflict)
         return [Prediction.view(each) for each in stored]
 
     @strawberry.mutation(
@@ -171,7 +182,8 @@ class Mutation:
     )
     async def raise_one(self, info: Info, input: RaiseAlertInput) -> Alert:  # noqa: A002 - as above
         context = info.context
-        return Alert.view(await raise_alert(context.rooms.database, input.read(context.now), context.actor))
+        await require_machines(context, [input.machine_id], ["machineId"])
+        return Alert.view(await raise_alert(context.rooms.whole, input.read(context.now), context.actor))
 
     @strawberry.mutation(
         name="clearAlert", description="Its cause is gone. One that is acknowledged is thereby resolved."
@@ -208,10 +220,12 @@ async def _change(
     info: Info, alert_id: strawberry.ID, action: AlertAction, note: str | None, until: datetime | None = None
 ) -> Alert:
     context = info.context
-    return Alert.view(await change_alert(context.rooms.database, alert_id, action, context.actor, note, until))
+    await require_alerts(context, [alert_id], ["alertId"])
+    return Alert.view(await change_alert(context.rooms.whole, alert_id, action, context.actor, note, until))
 
 
 async def _change_all(info: Info, alert_ids: list[strawberry.ID], action: AlertAction, note: str | None) -> list[Alert]:
     context = info.context
-    changed = await change_alerts(context.rooms.database, alert_ids, action, context.actor, note)
+    await require_alerts(context, alert_ids, [f"alertIds.{place}" for place in range(len(alert_ids))])
+    changed = await change_alerts(context.rooms.whole, alert_ids, action, context.actor, note)
     return [Alert.view(each) for each in changed]

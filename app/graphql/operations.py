@@ -17,8 +17,8 @@ from typing import Any
 
 import msgspec
 
+from app.cache import BoundedCache
 from app.errors import InvalidInput, OperationNotListed, PersistedQueryNotFound, SettingsError
-from app.graphql.cache import BoundedCache
 
 KEPT_TEXTS = 1_000
 KEPT_BYTES = 4 * 1024 * 1024

@@ -20,12 +20,13 @@ from app.graphql.selection import Selected, select
 from app.graphql.series import make_question, write_series
 from app.graphql.standing import Columns, find_standing
 from app.graphql.statement import UNUSUAL, write_statement
-from app.history.series import MANY, find_series
+from app.history.series import MANY, SeriesQuestion, find_series
 from app.instants import read_clock
 
 Selections: TypeAlias = Mapping[str, Selected | None]  # of root fields, by their keys
-# Gives the text, or None where only the resolvers can say what the answer is. Raises RequestError.
-Fetch: TypeAlias = Callable[[], Awaitable[bytes | None]]
+# Gives the text, from the rooms of whoever asks, or None where only the resolvers can say what the answer is. A plan is
+# made without regard to them, and serves everybody. Raises RequestError.
+Fetch: TypeAlias = Callable[[Rooms], Awaitable[bytes | None]]
 
 
 def select_all(executor: Executor[Any]) -> Selections:
@@ -36,19 +37,20 @@ def select_all(executor: Executor[Any]) -> Selections:
     return {key: select(executor, query, key, details) for key, details in fields.grouped_field_set.items()}
 
 
-def plan_field(selected: Selected | None, schema: Any, variables: VariableValues, rooms: Rooms) -> Fetch | None:
-    """What fetches a root field's text; None where it has to be resolved. `schema` is Strawberry's."""
+def plan_field(selected: Selected | None, schema: Any, variables: VariableValues, most: int) -> Fetch | None:
+    """What fetches a root field's text; None where it has to be resolved. `schema` is Strawberry's, `most` how many rows a
+    page may have."""
     if selected is None or selected.declared is None:
         return None
     read = partial(read_arguments, schema, variables)
     try:
         if isinstance(find_standing(selected.declared), Columns):
             keys = [(part.key, part.name) for part in selected.below]
-            return partial(_fetch_series, rooms, keys, **read(selected))
-        statement = write_statement(selected, read, rooms.max_page_rows)
+            return partial(_fetch_series, keys, read(selected))
+        statement = write_statement(selected, read, most)
     except (RequestError, GraphQLError):
         return None  # the resolver that it's about will say so, and where
-    return None if statement is None else partial(_fetch_text, rooms, *statement.number())
+    return None if statement is None else partial(_fetch_text, *statement.number())
 
 
 def read_arguments(schema: Any, variables: VariableValues, asked: Selected) -> dict[str, Any]:
@@ -59,15 +61,23 @@ def read_arguments(schema: Any, variables: VariableValues, asked: Selected) -> d
     return convert_arguments(given, asked.declared.arguments, scalar_registry=registry, config=schema.config)
 
 
-async def _fetch_text(rooms: Rooms, sql: str, arguments: tuple[Any, ...]) -> bytes | None:
+async def _fetch_text(sql: str, arguments: tuple[Any, ...], rooms: Rooms) -> bytes | None:
     async with rooms.database.reading() as connection:
         text: str | None = await connection.fetchval(sql, *arguments)
     return None if text is None or UNUSUAL in text else text.encode()
 
 
-async def _fetch_series(
-    rooms: Rooms,
-    keys: list[tuple[str, str]],
+async def _fetch_series(keys: list[tuple[str, str]], asked: Mapping[str, Any], rooms: Rooms) -> bytes | None:
+    question = _ask_for_series(**asked)
+    found = await find_series(rooms.database, question, rooms.series)
+    if any(columns.source_rows > MOST_COUNTED for columns in found):
+        return None
+    if sum(len(columns.instants) for columns in found) > MANY:
+        return await asyncio.to_thread(write_series, found, keys)
+    return write_series(found, keys)
+
+
+def _ask_for_series(
     machine_ids: list[str],
     from_: Any,
     *,
@@ -77,12 +87,5 @@ async def _fetch_series(
     aggregate: Any,
     fill: Any,
     max_points: int,
-) -> bytes | None:
-    end = to or read_clock()
-    question = make_question(machine_ids, metrics, from_, end, bucket, aggregate, fill, max_points)
-    found = await find_series(rooms.database, question, rooms.series)
-    if any(columns.source_rows > MOST_COUNTED for columns in found):
-        return None
-    if sum(len(columns.instants) for columns in found) > MANY:
-        return await asyncio.to_thread(write_series, found, keys)
-    return write_series(found, keys)
+) -> SeriesQuestion:
+    return make_question(machine_ids, metrics, from_, to or read_clock(), bucket, aggregate, fill, max_points)

@@ -28,17 +28,20 @@ from strawberry.types import ExecutionResult
 from strawberry.types.execution import ExecutionContext, PreExecutionError
 from strawberry.types.graphql import OperationType
 
+from app.cache import BoundedCache
 from app.correlation import read_correlation_id
 from app.errors import InvalidInput, QueryTimeout, QueryTooExpensive, RequestError
 from app.graphql.context import Rooms
 from app.graphql.cost import Cost, CostModel
 from app.graphql.deadline import stop_when_gone
-from app.graphql.documents import DocumentRefused, Documents
+from app.graphql.documents import KEPT_BYTES, KEPT_DOCUMENTS, DocumentRefused, Documents
+from app.graphql.ending import end_with_access
 from app.graphql.execution import PlanningExecutor
 from app.graphql.limits import check_variables
 from app.graphql.measured import MeasuredOperations
 from app.graphql.mutations import Mutation
 from app.graphql.operations import Operations, SentDocument
+from app.graphql.permissions import Need, find_needs, require_allowed
 from app.graphql.protection import Protection
 from app.graphql.queries import Query
 from app.graphql.scalars import SCALARS
@@ -128,6 +131,9 @@ class Schema(strawberry.Schema):
         self._protection = protection
         self.documents = Documents(self._schema, protection.limits, introspection=protection.introspection)
         self.operations = Operations(protection.allowed)
+        self._needs: BoundedCache[tuple[str, str | None], tuple[Need, ...]] = BoundedCache(
+            entries=KEPT_DOCUMENTS, size=KEPT_BYTES
+        )
         for name, text in protection.allowed.documents.items():
             try:
                 self.documents.prepare(text)
@@ -146,6 +152,15 @@ class Schema(strawberry.Schema):
         options["allowed_operation_types"] = set(allowed) - {OperationType.SUBSCRIPTION}
         return await super().execute(*arguments, **options)
 
+    async def stream(self, *arguments: Any, **options: Any) -> Any:
+        """A WebSocket is closed as a whole when whoever has opened it is to be let out; other streams end."""
+        source = await super().stream(*arguments, **options)
+        context = options["context_value"]
+        principal = context.principal
+        if context.websocket is not None or principal is None or not principal.can_end:
+            return source
+        return end_with_access(source, context.rooms.entrance, principal)
+
     async def _prepare_operation_async(
         self,
         context: ExecutionContext,
@@ -159,6 +174,7 @@ class Schema(strawberry.Schema):
                 raise MissingQueryError
             context.graphql_document = self.documents.prepare(text)
             self.operations.keep(text, sent_extensions)
+            self._require_allowed(context, context.graphql_document, text)
             check_variables(_require_object(context.variables), self._protection.limits)
         except DocumentRefused as refusal:
             return PreExecutionError(data=None, errors=refusal.errors)
@@ -176,6 +192,20 @@ class Schema(strawberry.Schema):
             context.extensions_results["cost"] = error.cost
             return PreExecutionError(data=None, errors=[GraphQLError(str(error), original_error=error)])
         return None
+
+    def _require_allowed(self, context: ExecutionContext, document: DocumentNode, text: str) -> None:
+        operation = get_operation_ast(document, context.operation_name)
+        needs = () if operation is None else self.find_needs(document, operation, text)
+        require_allowed(needs, context.context.principal)
+
+    def find_needs(self, document: DocumentNode, operation: OperationDefinitionNode, text: str) -> tuple[Need, ...]:
+        """What one must be allowed to execute an operation of the document that was made of this text."""
+        key = (text, None if operation.name is None else operation.name.value)
+        needs = self._needs.get(key)
+        if needs is None:
+            needs = find_needs(self._schema, document, operation)
+            self._needs.put(key, needs, len(text))
+        return needs
 
     def _estimate(self, context: ExecutionContext, document: DocumentNode) -> None:
         operation = get_operation_ast(document, context.operation_name)

@@ -114,7 +114,7 @@ class SharingExecutor(StrawberryGraphQLCoreExecutionContext):
                     name = argument.value.name.value
                     if len(re.findall(rf"\${name}\b", text)) == 2:
                         variables.pop(name, None)
-        return text, msgspec.json.encode(variables, enc_hook=repr, order="sorted"), self.context_value.actor
+        return text, msgspec.json.encode(variables, enc_hook=repr, order="sorted"), self.context_value.principal
 
 
 class SharedResultsRunner(SchemaExtensionsRunner):

@@ -33,13 +33,16 @@ from graphql import (
 from graphql.execution.values import VariableValues, get_variable_values
 from litestar.types import ASGIApp, Receive, Scope, Send
 
+from app.access.guard import read_principal
+from app.access.principal import Principal
+from app.cache import BoundedCache
 from app.errors import QueryTimeout
-from app.graphql.cache import BoundedCache
 from app.graphql.context import Rooms
 from app.graphql.cost import Cost
 from app.graphql.deadline import stop_when_gone
 from app.graphql.execution import PlanningExecutor
 from app.graphql.measured import OK, name_span
+from app.graphql.permissions import Need, require_allowed
 from app.graphql.planner import Fetch, Selections, plan_field, select_all
 from app.graphql.schema import Schema, code_error, describe_late
 from app.instants import read_clock
@@ -69,6 +72,7 @@ class _Operation(msgspec.Struct):
     name: str
     plain: bool
     deciding: frozenset[str]
+    needs: tuple[Need, ...]
     selections: dict[tuple[object, ...], Selections]
     fetches: dict[str, Fetch] | None = None  # where no variable changes them
     cost: Cost | None = None  # the latest, and when it was estimated
@@ -96,7 +100,7 @@ class Shortcut:
             first = await receive()
             answer = None
             if first["type"] == "http.request" and not first["more_body"]:
-                answer = await self._answer(first["body"], receive)
+                answer = await self._answer(first["body"], receive, read_principal(scope))
             if answer is None:
                 await app(scope, _replay(first, receive), send)
                 return
@@ -106,25 +110,27 @@ class Shortcut:
 
         return run
 
-    async def _answer(self, body: bytes, receive: Any) -> bytes | None:
+    async def _answer(self, body: bytes, receive: Any, principal: Principal | None) -> bytes | None:
         try:
             asked = self._decoder.decode(body)
             operation = self._find_operation(asked)
             variables = None if operation is None else self._read_variables(operation, asked)
             if operation is None or variables is None:
                 return None
+            require_allowed(operation.needs, principal)
             fetches = self._plan(operation, asked, variables)
             if fetches is None:
                 return None
             cost = self._estimate(operation, asked)
         except Exception:  # noqa: BLE001 - the long way will meet it again, and says and logs what it is
             return None
+        rooms = self._rooms.see(principal)
         tracing = self._rooms.tracing
         if tracing is None:
-            return await self._fetch(operation, fetches, cost, receive)
+            return await self._fetch(operation, fetches, cost, receive, rooms)
         name = None if operation.node.name is None else operation.node.name.value
         span = tracing.begin(name_span("query", name), {"graphql.operation.type": "query"})
-        answer = await self._fetch(operation, fetches, cost, receive)
+        answer = await self._fetch(operation, fetches, cost, receive, rooms)
         refused = answer is not None and answer.startswith(b'{"data":null')
         span.end(error=QueryTimeout.code if refused else None)
         return answer
@@ -142,7 +148,8 @@ class Shortcut:
         visit(document, finder)
         plain = all(_is_plain(definition.type) for definition in node.variable_definitions or ())
         name = self._schema.operations.name(asked.query)
-        operation = _Operation(document, node, name, plain, frozenset(finder.names), {})
+        needs = self._schema.find_needs(document, node, asked.query)
+        operation = _Operation(document, node, name, plain, frozenset(finder.names), needs, {})
         self._operations.put(key, operation, TREE_BYTES)
         return operation
 
@@ -170,7 +177,7 @@ class Shortcut:
             selections = operation.selections[deciding] = select_all(executor)
         fetches: dict[str, Fetch] = {}
         for key, selected in selections.items():
-            fetch = plan_field(selected, self._schema, variables, self._rooms)
+            fetch = plan_field(selected, self._schema, variables, self._rooms.max_page_rows)
             if fetch is None:
                 return None
             fetches[key] = fetch
@@ -188,7 +195,7 @@ class Shortcut:
         return cost
 
     async def _fetch(
-        self, operation: _Operation, fetches: Mapping[str, Fetch], cost: Cost, receive: Any
+        self, operation: _Operation, fetches: Mapping[str, Fetch], cost: Cost, receive: Any, rooms: Rooms
     ) -> bytes | None:
         data: dict[str, msgspec.Raw] = {}
         began = perf_counter()
@@ -196,7 +203,7 @@ class Shortcut:
             async with asyncio.timeout(self._schema.patience) as deadline:
                 with stop_when_gone(receive, deadline):
                     for key, fetch in fetches.items():
-                        text = await fetch()
+                        text = await fetch(rooms)
                         if text is None:
                             return None
                         data[key] = msgspec.Raw(text)

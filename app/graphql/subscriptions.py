@@ -90,7 +90,7 @@ class Subscription:
         metrics: list[str] | None = None,
         after: str | None = None,
     ) -> AsyncGenerator[MeasurementBatch, None]:
-        machines = await _check_machines(machine_ids)
+        machines = await _check_machines(info, machine_ids)
         names = None if metrics is None else frozenset(metrics)
 
         def select(row: Row) -> StoredReading | None:
@@ -107,7 +107,7 @@ class Subscription:
     async def predictions(
         self, info: Info, machine_ids: list[strawberry.ID] | None = None, after: str | None = None
     ) -> AsyncGenerator[PredictionEvent, None]:
-        machines = await _check_machines(machine_ids)
+        machines = await _check_machines(info, machine_ids)
 
         def select(row: Row) -> StoredPrediction | None:
             assert isinstance(row, StoredPrediction)  # noqa: S101 - as above
@@ -128,7 +128,7 @@ class Subscription:
         min_severity: Severity = Severity.LOW,
         after: str | None = None,
     ) -> AsyncGenerator[AlertEvent, None]:
-        machines = await _check_machines(machine_ids)
+        machines = await _check_machines(info, machine_ids)
         severe = frozenset(list(Severity)[list(Severity).index(min_severity) :])
 
         def select(row: Row) -> AlertChange | None:
@@ -149,19 +149,34 @@ async def _follow(
     dropped_before = 0
     # Newer than the argument, which is as it was at the first connection.
     position = _read_cursor(info.context.last_event_id or after)
-    async with aclosing(stream_batches(rooms.database, rooms.fanout, topic, position)) as batches:
+    async with aclosing(stream_batches(rooms.whole, rooms.fanout, topic, position)) as batches:
         async for batch, dropped in batches:
             dropped_before += dropped
-            if any(select(row) is not None for row in batch.rows):
-                yield kind(cursor=str(batch.id), dropped=dropped_before, batch=batch, select=select)
+            seen = await _see(info, select, batch)
+            if any(seen(row) is not None for row in batch.rows):
+                yield kind(cursor=str(batch.id), dropped=dropped_before, batch=batch, select=seen)
                 dropped_before = 0
 
 
-async def _check_machines(machine_ids: list[strawberry.ID] | None) -> frozenset[str] | None:
+async def _see(info: Info, select: Select, batch: Batch) -> Select:
+    """What is wanted of a row, if whoever asks sees the machine that it's about."""
+    principal = info.context.principal
+    if principal is None or principal.locations is None:
+        return select
+    machines = {_name_machine(row) for row in batch.rows}
+    visible = await info.context.rooms.locations.find_visible(machines, principal.locations)
+    return lambda row: select(row) if _name_machine(row) in visible else None
+
+
+def _name_machine(row: Row) -> str:
+    return row.alert.machine_id if isinstance(row, AlertChange) else row.machine_id
+
+
+async def _check_machines(info: Info, machine_ids: list[strawberry.ID] | None) -> frozenset[str] | None:
     """None follows all machines. Whoever misspells one would wait for it in vain."""
     if machine_ids is None:
         return None
-    known = await find_machines(machine_ids)
+    known = await find_machines(info.context.rooms.database, machine_ids)
     unknown = [machine_id for machine_id in machine_ids if machine_id not in known]
     if unknown:
         raise NotFound(f"No machine {unknown[0]!r} is registered.", field="machineIds")

@@ -2,26 +2,63 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import suppress
 from itertools import count
 from typing import Any
 
+from strawberry.http.exceptions import WebSocketDisconnected
 from strawberry.subscriptions.protocols.graphql_transport_ws.handlers import BaseGraphQLTransportWSHandler, Operation
-from strawberry.subscriptions.protocols.graphql_transport_ws.types import SubscribeMessage
+from strawberry.subscriptions.protocols.graphql_transport_ws.types import ConnectionInitMessage, SubscribeMessage
 
+from app.access.principal import Principal
 from app.correlation import begin_part
+from app.errors import Forbidden, RequestError, Unauthenticated
 from app.graphql.context import Context
 from app.graphql.operations import SentDocument, carry_document_id
+
+# To clients of this protocol it says that another attempt, with other credentials, may be let in.
+FORBIDDEN = 4403
+TRY_AGAIN_LATER = 1013
+LONGEST_REASON = 123  # bytes, that fit into the frame
 
 
 class WebSocketHandler(BaseGraphQLTransportWSHandler[Context, None]):
     """graphql-transport-ws with documents by their names, and with an id for each operation.
 
-    A connection is one request, and may last for days.
+    A connection is one request, and may last for days: no longer than whoever has opened it may.
     """
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._numbers = count(1)
+        self._watch: asyncio.Task[None] | None = None
+
+    async def handle_connection_init(self, message: ConnectionInitMessage) -> None:
+        payload: Any = message.get("payload") or {}
+        if self.context.principal is None and isinstance(payload, dict) and not self.connection_init_received:
+            try:
+                await self.context.admit(payload)
+            except RequestError as error:
+                refused = isinstance(error, (Unauthenticated, Forbidden))
+                await self._close(FORBIDDEN if refused else TRY_AGAIN_LATER, str(error))
+                return
+        await super().handle_connection_init(message)
+        principal = self.context.principal
+        if self._watch is None and principal is not None and principal.can_end:
+            self._watch = asyncio.create_task(self._close_at_end(principal))
+
+    async def shutdown(self) -> None:
+        if self._watch is not None:
+            self._watch.cancel()
+        await super().shutdown()
+
+    async def _close_at_end(self, principal: Principal) -> None:
+        await self._close(FORBIDDEN, await self.context.rooms.entrance.wait_for_end(principal))
+
+    async def _close(self, code: int, reason: str) -> None:
+        with suppress(WebSocketDisconnected):  # the client was first
+            await self.websocket.close(code, reason.encode()[:LONGEST_REASON].decode(errors="ignore"))
 
     async def handle_subscribe(self, message: SubscribeMessage) -> None:
         payload: Any = message["payload"]

@@ -17,6 +17,8 @@ import msgspec
 from litestar.exceptions import MethodNotAllowedException
 from litestar.types import ASGIApp, Receive, Scope, Send
 
+from app.access.guard import read_principal, require_route
+from app.access.locations import BoundWriter, MachineLocations
 from app.errors import DatabaseUnavailable, InvalidInput, PayloadTooLarge, UnsupportedMediaType
 from app.ingest.backlog import Backlog, Share
 from app.ingest.body import IDENTITY, Disconnected, read_piece, read_pieces
@@ -27,6 +29,7 @@ from app.ingest.stall import StallWatch
 from app.ingest.writer import STOPPING, IngestResult, Writer
 from app.instants import read_clock
 
+PATH = "/ingest"
 LARGE = 256 * 1024  # bytes of a body that is read beside the loop, for others' sake
 
 Read: TypeAlias = Callable[[bytes, datetime, Limits], Submission]
@@ -41,7 +44,9 @@ READERS: dict[str, Read] = {
 LINES = frozenset({"application/x-ndjson", "application/ndjson", "application/jsonl"})
 
 
-def make_endpoint(writer: Writer, backlog: Backlog, limits: Limits, most_bytes: int) -> ASGIApp:
+def make_endpoint(
+    writer: Writer, machines: MachineLocations, backlog: Backlog, limits: Limits, most_bytes: int
+) -> ASGIApp:
     """The application over this writer. `most_bytes` is how long a body, or a line of NDJSON, may be."""
 
     watch = StallWatch()
@@ -49,9 +54,10 @@ def make_endpoint(writer: Writer, backlog: Backlog, limits: Limits, most_bytes: 
     async def ingest(scope: Scope, receive: Receive, send: Send) -> None:
         if scope.get("method") != "POST":
             raise MethodNotAllowedException(headers={"Allow": "POST"})
+        require_route(scope, PATH)
         headers = dict(scope["headers"])
         try:
-            result = await take(headers, scope["query_string"], receive)
+            result = await take(headers, scope["query_string"], receive, choose_writer(scope))
         except Disconnected:
             return
         except asyncio.CancelledError:
@@ -59,7 +65,13 @@ def make_endpoint(writer: Writer, backlog: Backlog, limits: Limits, most_bytes: 
             raise DatabaseUnavailable(STOPPING) from None
         await _answer(send, result)
 
-    async def take(headers: dict[bytes, bytes], query: bytes, receive: Receive) -> IngestResult:
+    def choose_writer(scope: Scope) -> Writer:
+        principal = read_principal(scope)
+        assert principal is not None  # noqa: S101 - the route's rule lets nobody else through
+        locations = principal.locations
+        return writer if locations is None else BoundWriter(writer, machines, locations)
+
+    async def take(headers: dict[bytes, bytes], query: bytes, receive: Receive, writer: Writer) -> IngestResult:
         on_conflict = _read_on_conflict(query)
         media_type = headers.get(b"content-type", b"application/json").decode("latin-1")
         if media_type not in READERS:

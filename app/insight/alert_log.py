@@ -173,7 +173,7 @@ async def _change(
     if not fields:
         return []
     async with database.transaction() as connection:
-        found = await _lock(connection, [int(alert_id) for alert_id in fields if _can_be_id(alert_id)])
+        found = await _lock(connection, [int(alert_id) for alert_id in fields if can_be_id(alert_id)])
         step = Step(action, await read_database_clock(connection), by, note, until)
         _check_until(until, step.at)
         happenings = []
@@ -191,7 +191,8 @@ async def _change(
     return [each.after for each in happenings]
 
 
-def _can_be_id(text: str) -> bool:
+def can_be_id(text: str) -> bool:
+    """Whether a text could be the id of an alert."""
     return text.isascii() and text.isdecimal() and len(text) <= 18
 
 

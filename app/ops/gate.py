@@ -8,9 +8,9 @@ read the answers. Programs that are no browser send no `Origin`, and are not tou
 from __future__ import annotations
 
 from collections.abc import Mapping
-from ipaddress import ip_address
 from typing import Any, Final
 
+from app.addresses import is_address
 from app.errors import HostNotTrusted, OriginNotTrusted
 from app.ops.headers import Header
 
@@ -100,20 +100,6 @@ def split_port(host: str) -> str:
     if host.startswith("["):
         return host[1:].partition("]")[0]
     return host.partition(":")[0]
-
-
-def is_address(name: str) -> bool:
-    """Whether it is an IP address."""
-    try:
-        ip_address(name)
-    except ValueError:
-        return False
-    return True
-
-
-def is_loopback(host: str) -> bool:
-    """Whether what listens there is reached from its own machine alone."""
-    return host == "localhost" or (is_address(host) and ip_address(host).is_loopback)
 
 
 def _quote(value: bytes) -> str:

@@ -1,4 +1,7 @@
-"""`/health/live` says that the process answers; `/health/ready` that it can do its work, or why it can't."""
+"""`/health/live` says that the process answers; `/health/ready` that it can do its work, or why it can't.
+
+What is wrong, and what the database is, is told to whoever is known; others learn whether it is ready.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,9 @@ import asyncio
 from collections.abc import Mapping
 
 from litestar import Response, Router, get
+from litestar.types import Scope
 
+from app.access.guard import read_principal
 from app.database import Database
 from app.drain import Drain
 from app.errors import AurumError, DatabaseUnavailable, Stopping
@@ -25,17 +30,22 @@ def make_router(database: Database, tables: list[str], writer: Writer, listener:
         return {"status": "live"}
 
     @get("/health/ready")
-    async def ready() -> Response[dict[str, object]]:
+    async def ready(scope: Scope) -> Response[dict[str, object]]:
         if drain.began:
             stopping = Stopping("The service was told to stop: send requests to another process.")
             return Response({"status": "not ready", "code": stopping.code, "message": str(stopping)}, status_code=503)
         problems = await find_problems(database, tables, writer, listener)
-        checks = {name: "ok" if error is None else f"{error.code}: {error}" for name, error in problems.items()}
         first = next((error for error in problems.values() if error is not None), None)
+        status = 200 if first is None else 503
+        answer: dict[str, object] = {"status": "ready" if first is None else "not ready"}
+        if read_principal(scope) is None:
+            return Response(answer, status_code=status)
         if first is None:
-            return Response({"status": "ready", "database": str(database.edition), "checks": checks})
-        answer: dict[str, object] = {"status": "not ready", "code": first.code, "message": str(first), "checks": checks}
-        return Response(answer, status_code=503)
+            answer["database"] = str(database.edition)
+        else:
+            answer |= {"code": first.code, "message": str(first)}
+        checks = {name: "ok" if error is None else f"{error.code}: {error}" for name, error in problems.items()}
+        return Response({**answer, "checks": checks}, status_code=status)
 
     return Router("/", route_handlers=[live, ready])
 

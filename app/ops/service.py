@@ -1,6 +1,6 @@
 """The service as the server sees it: Litestar, and what every request gets whichever road it takes.
 
-Each request gets an id and passes the gate; each answer, refusals of WebSockets among them, gets the id and the headers
+Each request gets an id, passes the gate, and is known by who sent it at the entrance; each answer, refusals of WebSockets among them, gets the id and the headers
 that keep browsers from doing more with it than was meant, and is measured. One layer does all of it, since a layer for each
 would cost a small request as much again.
 
@@ -17,6 +17,8 @@ from typing import Any, Final
 from litestar import Litestar
 from litestar.types import ASGIApp
 
+from app.access.entrance import Entrance
+from app.access.guard import admit_at_home, identify_sender
 from app.correlation import HEADER, begin_request
 from app.drain import Drain
 from app.errors import RequestError
@@ -37,14 +39,22 @@ _REFUSED: Final = 403  # where it isn't one of a client's errors
 class Service(Litestar):
     """Litestar behind `gate`, less the stack trace when it refuses to start: the server logs the sentence, and exits.
 
-    `requests` measures, `tracing` follows, `drain` says when it is to stop. `open_roads` gives paths to applications of their own.
+    `entrance` finds out who asks, `requests` measures, `tracing` follows, `drain` says when it is to stop. `open_roads` gives paths to applications of their own.
     """
 
     def __init__(
-        self, *, gate: Gate, drain: Drain, requests: Requests, tracing: Tracing | None, **options: Any
+        self,
+        *,
+        gate: Gate,
+        entrance: Entrance,
+        drain: Drain,
+        requests: Requests,
+        tracing: Tracing | None,
+        **options: Any,
     ) -> None:
         super().__init__(**options)
         self._gate = gate
+        self._entrance = entrance
         self._drain = drain
         self._requests = requests
         self._tracing = tracing
@@ -99,6 +109,8 @@ class Service(Litestar):
             return
         preflight = self._gate.answer_preflight(scope, headers)
         if preflight is None:
+            if not admit_at_home(self._entrance, scope):
+                await identify_sender(self._entrance, scope)
             application: Any = self._roads.get(path) or super().__call__
             if self._tracing is not None:
                 application = trace_requests(application, self._tracing, name_route(path))
@@ -114,6 +126,7 @@ class Service(Litestar):
             await receive()  # websocket.connect
             await send_error(scope, send, error, "websocket.")
             return
+        admit_at_home(self._entrance, scope)
         await super().__call__(scope, receive, send)
 
     def _tell_why(self, send: Any) -> Any:

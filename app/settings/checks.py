@@ -13,6 +13,9 @@ from app.settings.texts import format_value
 _LONGEST_STATEMENT = timedelta(days=24)  # PostgreSQL counts milliseconds in 32 bits
 _LONGEST = timedelta(days=36_500)
 _LONGEST_DRAIN = timedelta(hours=1)
+_LEAST_SECRET = 32  # bytes, as long as what HS256 makes of them
+_MOST_LEEWAY = timedelta(minutes=5)
+_LOOPBACK = {"127.0.0.1", "::1", "localhost"}
 
 
 def check_together(settings: Settings) -> Iterator[str]:
@@ -28,6 +31,7 @@ def check_together(settings: Settings) -> Iterator[str]:
             "DATABASE_URL is not a PostgreSQL URL (it is a secret, not shown): it must look like "
             "postgresql://user:password@host:port/database, with any of : / ? # @ % in the password as %3A %2F %3F %23 %40 %25."
         )
+    yield from _check_tokens(settings)
     statement_timeout = format_value(settings.statement_timeout)
     if not timedelta(milliseconds=1) <= settings.statement_timeout <= _LONGEST_STATEMENT:
         yield f"AURUM_STATEMENT_TIMEOUT is {statement_timeout}: must be from PT0.001S to {format_value(_LONGEST_STATEMENT)}."
@@ -57,6 +61,31 @@ def check_together(settings: Settings) -> Iterator[str]:
             f"AURUM_SILENT_AFTER is {format_value(settings.silent_after)}: must be longer than AURUM_STALE_AFTER, "
             f"which is {format_value(settings.stale_after)}."
         )
+
+
+def _check_tokens(settings: Settings) -> Iterator[str]:
+    sources = ("jwt_secret", "jwt_public_key", "jwt_jwks_url")
+    given = [name_variable(name) for name in sources if getattr(settings, name) is not None]
+    if len(given) > 1:
+        yield f"{' and '.join(given)} are set: tokens are checked by one of them."
+    if settings.jwt_secret is not None and len(settings.jwt_secret.encode()) < _LEAST_SECRET:
+        yield f"AURUM_JWT_SECRET is a secret, not shown: it must have at least {_LEAST_SECRET} bytes."
+    if settings.jwt_jwks_url is not None and not _is_safe_url(settings.jwt_jwks_url):
+        yield (
+            "AURUM_JWT_JWKS_URL is not a URL that keys can be trusted from: it must begin with https://, "
+            "or with http:// and an address of this machine."
+        )
+    if not timedelta(0) <= settings.jwt_leeway <= _MOST_LEEWAY:
+        yield f"AURUM_JWT_LEEWAY is {format_value(settings.jwt_leeway)}: must be from PT0S to {format_value(_MOST_LEEWAY)}."
+
+
+def _is_safe_url(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname
+    except ValueError:
+        return False
+    return bool(host) and (parts.scheme == "https" or (parts.scheme == "http" and host in _LOOPBACK))
 
 
 def _is_postgres_url(url: str) -> bool:

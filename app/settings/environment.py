@@ -17,13 +17,22 @@ from dotenv.parser import parse_stream
 
 from app.errors import SettingsError
 from app.settings.checks import check_together
-from app.settings.fields import Names, Settings, name_variable
-from app.settings.texts import explain_kind, find_choice, get_type, quote
+from app.settings.fields import Names, Settings, name_file_variable, name_variable
+from app.settings.texts import explain_kind, find_choice, get_type, is_secret, quote
+
+_LARGEST_SECRET = 64 * 1024  # bytes of a file
+
+# The variables of secrets, each with the one that names a file instead.
+_SECRET_FILES = {
+    name_variable(field.name): name_file_variable(field.name)
+    for field in msgspec.structs.fields(Settings)
+    if is_secret(field.type)
+}
 
 
 def find_unknown(environ: Mapping[str, str | None]) -> list[str]:
     """Names that look like ours and aren't: most often a slip of the pen. AURUM_TEST_* belongs to the tests."""
-    known = {name_variable(field) for field in Settings.__struct_fields__}
+    known = {name_variable(field) for field in Settings.__struct_fields__} | set(_SECRET_FILES.values())
     return sorted(
         name
         for name in environ
@@ -47,6 +56,11 @@ def read_environment(env_file: Path = Path(".env")) -> dict[str, str]:
             raise SettingsError(f"Line {line.original.line} of {env_file} is no NAME=value.")
         if line.key is not None:
             written[line.key] = line.value
+    for name, file_name in _SECRET_FILES.items():
+        # Either of the process's stands over both of the file's.
+        if os.environ.get(name) or os.environ.get(file_name):
+            written.pop(name, None)
+            written.pop(file_name, None)
     return {name: value for name, value in {**written, **os.environ}.items() if value}
 
 
@@ -61,7 +75,11 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
     problems: list[str] = []
     for field in msgspec.structs.fields(Settings):
         variable = name_variable(field.name)
-        text = environ.get(variable)
+        try:
+            text = _read_text(variable, environ)
+        except SettingsError as error:
+            problems.append(str(error))
+            continue
         if text is None:
             continue
         try:
@@ -73,6 +91,29 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
     if problems:
         raise SettingsError("\n".join(problems))
     return settings
+
+
+def _read_text(variable: str, environ: Mapping[str, str]) -> str | None:
+    """What is given for a setting, in the file that NAME_FILE names where it is a secret."""
+    file_variable = _SECRET_FILES.get(variable, "")
+    name = environ.get(file_variable)
+    if name is None:
+        return environ.get(variable)
+    if variable in environ:
+        raise SettingsError(f"{variable} and {file_variable} are both set: leave one out.")
+    try:
+        with Path(name).open(encoding="utf-8") as file:
+            text = file.read(_LARGEST_SECRET + 1)
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it isn't UTF-8"
+        raise SettingsError(f"{file_variable} is {name!r}, which can't be read: {reason}.") from error
+    # Editors end a file with a line break.
+    text = text.rstrip("\r\n")
+    if not text or len(text) > _LARGEST_SECRET:
+        raise SettingsError(
+            f"{file_variable} is {name!r}, which holds nothing, or more than {_LARGEST_SECRET:,} bytes."
+        )
+    return text
 
 
 def _prepare(text: str, annotation: Any) -> str | list[str]:

@@ -56,9 +56,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             extra=_SECRET,
         ),
     ] = None
-    env: Annotated[Environment, Meta(description="development or production. Production has no embedded server.")] = (
-        Environment.DEVELOPMENT
-    )
+    env: Annotated[
+        Environment,
+        Meta(description="development or production. Production has no embedded server, and asks everybody who it is."),
+    ] = Environment.DEVELOPMENT
     host: Annotated[str, Meta(description="The address that the service listens on.", min_length=1)] = "127.0.0.1"
     port: Annotated[Port, Meta(description="The port that the service listens on.")] = 8000
     trusted_hosts: Annotated[
@@ -242,6 +243,53 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         bool,
         Meta(description="true executes the documents of AURUM_GRAPHQL_ALLOWED_OPERATIONS and refuses all others."),
     ] = False
+    jwt_secret: Annotated[
+        str | None,
+        Meta(
+            description="The secret, of at least 32 bytes, that tokens of people are signed with (JWT by HS256). Of this, "
+            "AURUM_JWT_PUBLIC_KEY and AURUM_JWT_JWKS_URL one may be set; without any, API keys alone let anybody in.",
+            examples=["a-secret-of-at-least-32-bytes-from-a-generator"],
+            extra=_SECRET,
+        ),
+    ] = None
+    jwt_public_key: Annotated[
+        Path | None,
+        Meta(
+            description="The file of the RSA public key, in PEM, that tokens of people are checked by (JWT by RS256).",
+            examples=["/etc/aurum/identity.pem"],
+        ),
+    ] = None
+    jwt_jwks_url: Annotated[
+        str | None,
+        Meta(
+            description="Where the identity provider of people has its public keys (JWKS, RS256). It must be https, or on "
+            "this machine.",
+            examples=["https://id.example/realms/plant/protocol/openid-connect/certs"],
+        ),
+    ] = None
+    jwt_issuer: Annotated[
+        str | None,
+        Meta(
+            description="What tokens must have as iss. Unset: anything.", examples=["https://id.example/realms/plant"]
+        ),
+    ] = None
+    jwt_audience: Annotated[
+        str | None, Meta(description="What tokens must have as aud, or among it. Unset: anything.", examples=["aurum"])
+    ] = None
+    jwt_leeway: Annotated[
+        timedelta, Meta(description="How far the clock of whoever signs tokens may be off (ISO 8601 duration).")
+    ] = timedelta(seconds=10)
+    jwt_roles_claim: Annotated[
+        str, Meta(description="The claim with a person's roles, with dots where it lies within another.", min_length=1)
+    ] = "roles"
+    jwt_locations_claim: Annotated[
+        str | None,
+        Meta(
+            description="The claim with the locations that a person is bound to, which every token must have then: an array "
+            "of names, or * for all. Unset: nobody is bound to any.",
+            examples=["locations"],
+        ),
+    ] = None
     log_level: Annotated[LogLevel, Meta(description="debug, info, warning or error.")] = LogLevel.INFO
     otlp_endpoint: Annotated[
         str | None,
@@ -264,6 +312,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         """Where a program on this machine reaches the service."""
         host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(self.host, self.host)  # noqa: S104 - told apart, not bound
         return f"http://{host}:{self.port}"
+
+
+def name_file_variable(field: str) -> str:
+    """The environment variable that names the file of a secret setting."""
+    return f"{name_variable(field)}_FILE"
 
 
 def name_variable(field: str) -> str:

@@ -19,7 +19,8 @@ Written by `invoke configuration-doc` from `app/settings/fields.py`; what is cha
 The service and every command read these variables from the environment and from `.env` in the current folder; the environment
 wins, and an empty value counts as unset. [.env.example](../.env.example) is a file to begin with. What can't be right is refused at
 once, all of it together, by `SETTINGS_INVALID`; a name that begins with `AURUM_` and isn't here is warned of. A duration is one of
-ISO 8601, such as `PT30S`, `PT5M` or `P1D`.
+ISO 8601, such as `PT30S`, `PT5M` or `P1D`. A secret may come from a file, as Docker and Kubernetes hand them out: `DATABASE_URL_FILE` and
+`AURUM_JWT_SECRET_FILE` name it, and the variable beside its file is refused.
 
 | variable | takes | without it | what it is |
 |---|---|---|---|
@@ -41,6 +42,15 @@ _SEE: Final = {
     "ingest_queue_bytes": "reference.md#ingest",
     "ingest_deadline": "reference.md#ingest",
     "data_dir": "reference.md#the-embedded-server",
+    "jwt_secret": "security.md#tokens-of-people",
+    "jwt_public_key": "security.md#tokens-of-people",
+    "jwt_jwks_url": "security.md#tokens-of-people",
+    "jwt_issuer": "security.md#tokens-of-people",
+    "jwt_audience": "security.md#tokens-of-people",
+    "jwt_leeway": "security.md#tokens-of-people",
+    "jwt_roles_claim": "security.md#tokens-of-people",
+    "jwt_locations_claim": "security.md#locations",
+    "env": "security.md#open-or-asking-who-it-is",
     "otlp_endpoint": "operations.md#traces",
     "log_level": "operations.md#logs",
     "log_format": "operations.md#logs",
