@@ -103,7 +103,11 @@ def test_the_metric_of_each_panel_is_documented() -> None:
 
 @needs_promtool
 def test_prometheus_takes_its_configuration_and_the_rules() -> None:
-    assert f"SUCCESS: {len(list_rules())} rules found" in run_promtool("check", "config", "prometheus.yml")
+    run_promtool("check", "config", "--syntax-only", "prometheus.yml")  # the key isn't here
+    (scraped,) = read_yaml(FOLDER / "prometheus.yml")["scrape_configs"]
+    assert scraped["authorization"] == {"credentials_file": "/run/secrets/prometheus_key"}
+    assert read_yaml(FOLDER / "prometheus.yml")["rule_files"] == [ALERTS.name]
+    assert f"SUCCESS: {len(list_rules())} rules found" in run_promtool("check", "rules", ALERTS.name)
 
 
 @needs_promtool
