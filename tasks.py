@@ -24,6 +24,8 @@ import msgspec
 from invoke.context import Context
 from invoke.tasks import task
 
+from app.access.audit import begin_deed
+from app.access.principal import make_operator
 from app.access.roles import Role
 from app.backfill.layout import LoadOptions, Shape, read_renames
 from app.backfill.loader import MOST_SHOWN, LoadSummary, load_file
@@ -43,6 +45,7 @@ from app.piccolo_app import APP_CONFIG
 from app.settings import Settings, load_settings
 from app.simulator.faults import Fault
 from app.texts import check_line
+from app.timescale.journal import name_user
 
 if TYPE_CHECKING:
     from app.timescale.drafts import Draft
@@ -252,7 +255,7 @@ def load_csv(
         options = _read_load_options(machine, machine_column, timestamp_column, timezone, layout, columns, on_conflict)
         settings = load_settings()
         source = CsvFile(Path(file).resolve(), options, settings.max_metrics)
-        _load(settings, source, options, (machine_type, location))
+        _load(settings, source, options, (machine_type, location), "load-csv")
 
 
 @task(help=_LOAD_HELP)
@@ -276,7 +279,7 @@ def load_parquet(
         options = _read_load_options(machine, machine_column, timestamp_column, timezone, layout, columns, on_conflict)
         settings = load_settings()
         source = ParquetFile(Path(file).resolve(), options, settings.max_metrics)
-        _load(settings, source, options, (machine_type, location))
+        _load(settings, source, options, (machine_type, location), "load-parquet")
 
 
 def _read_load_options(
@@ -307,11 +310,11 @@ def _read_choice(name: str, text: str, kind: type[Choice]) -> Choice:
         raise InvalidInput(f"--{name} is {text.lower()!r}: choose one of {choices}.") from error
 
 
-def _load(settings: Settings, source: Source, options: LoadOptions, described: tuple[str, str]) -> None:
+def _load(settings: Settings, source: Source, options: LoadOptions, described: tuple[str, str], command: str) -> None:
     with closing(source), _name_options(), open_piccolo():
         if settings.database_url is None:
             migrate_forwards()
-        summary = asyncio.run(_load_file(settings, source, options, described))
+        summary = asyncio.run(_load_file(settings, source, options, described, command))
     _show_load(source, options, summary)
     if summary.progress.rejected:
         sys.exit(1)
@@ -356,12 +359,13 @@ def _show_load(source: Source, options: LoadOptions, summary: LoadSummary) -> No
 
 
 async def _load_file(
-    settings: Settings, source: Source, options: LoadOptions, described: tuple[str, str]
+    settings: Settings, source: Source, options: LoadOptions, described: tuple[str, str], command: str
 ) -> LoadSummary:
+    deed = begin_deed(make_operator(name_user()), command)
     async with open_database(settings) as database:
         writer = Writer(database, Backlog(sys.maxsize), FILE_PATIENCE)  # a batch at a time is bound enough
         with show_progress(f"Loading {source.path.name}", "rows") as bar:
-            return await load_file(database, writer, source, options, settings.max_metrics, described, bar)
+            return await load_file(database, writer, source, options, settings.max_metrics, described, deed, bar)
 
 
 @asynccontextmanager
@@ -722,7 +726,8 @@ def key_new(_: Context, name: str, role: list[str], location: list[str], expires
             expires_at=datetime.now(UTC) + _read_duration("expires", expires) if expires else None,
             created_by=getuser(),
         )
-        key = _ask_database(lambda connection: make_key(connection, new))
+        deed = begin_deed(make_operator(name_user()), "key-new")
+        key = _ask_database(lambda connection: make_key(connection, new, deed))
         complain("This is all that will ever be seen of it: the database keeps a hash alone.")
         print(key)  # noqa: T201 - for a program
 
@@ -749,7 +754,8 @@ def key_revoke(_: Context, prefix: str) -> None:
     from app.access.keys import revoke_key
 
     with report_errors():
-        name = _ask_database(lambda connection: revoke_key(connection, prefix))
+        deed = begin_deed(make_operator(name_user()), "key-revoke")
+        name = _ask_database(lambda connection: revoke_key(connection, prefix, deed))
         say(f"Revoked {prefix} ({name}): it lets nobody in any more, everywhere within 5 seconds.")
 
 
@@ -768,6 +774,30 @@ def _read_duration(name: str, text: str) -> timedelta:
         return msgspec.convert(text, timedelta)
     except msgspec.ValidationError as error:
         raise InvalidInput(f"--{name} is {text!r}: it must be an ISO 8601 duration, such as P90D.") from error
+
+
+# --- Audit --------------------------------------------------------------------------------------------------------
+
+
+@task(
+    help={
+        "since": "an anchor to begin behind, NUMBER:HASH, as this command printed it; by default all rows",
+        "expect": "an anchor that must be in the chain: shows whether the newest rows were removed",
+    }
+)
+def audit_verify(_: Context, since: str = "", expect: str = "") -> None:
+    """Looks whether all rows of audit are there, as they were written: exit 0 they are, 1 they aren't, and which is the first."""
+    from app.access.chain import BEGINNING, read_anchor
+    from app.access.verifier import verify_chain
+
+    with report_errors():
+        begin = read_anchor(since, "since") if since else BEGINNING
+        expected = read_anchor(expect, "expect") if expect else None
+        finding = _ask_database(lambda connection: verify_chain(connection, begin, expected))
+        if finding.problem is not None:
+            complain(f"{finding.problem} {finding.rows:,} rows before are right, up to {finding.newest}.")
+            sys.exit(1)
+        say(f"{finding.rows:,} rows are as they were written. The newest is {finding.newest}.")
 
 
 # --- Backups ------------------------------------------------------------------------------------------------------

@@ -7,16 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import Any
 
 import asyncpg
 import msgspec
-from piccolo.querystring import QueryString
 
-from app.database import Database, translate_errors
+from app.access.audit import Deed, Subject, describe_change, record_changes
+from app.database import Connection, Database
 from app.errors import AlreadyExists, InvalidInput, NotFound, blame
 from app.ingest.refusal import match_machine_id
-from app.tables import Machine
 from app.texts import check_line
 
 MOST_AT_ONCE = 1_000  # machines of one request
@@ -44,79 +42,109 @@ class NewMachine(msgspec.Struct, frozen=True):
     location: str
 
 
-async def register_machine(machine: NewMachine) -> StoredMachine:
+async def register_machine(database: Database, machine: NewMachine, deed: Deed) -> StoredMachine:
     """Adds a machine, in service. Raises AlreadyExists when one has that id."""
-    (stored,) = await _register([_check(machine)], lambda _: "machineId")
+    (stored,) = await _register(database, [_check(machine)], lambda _: "machineId", deed)
     return stored
 
 
-async def register_machines(machines: Sequence[NewMachine]) -> list[StoredMachine]:
+async def register_machines(database: Database, machines: Sequence[NewMachine], deed: Deed) -> list[StoredMachine]:
     """Adds all of them, in service, or none; in their order. Errors blame machines.INDEX.FIELD."""
     if len(machines) > MOST_AT_ONCE:
         raise InvalidInput(
             f"machines holds {len(machines):,}: send at most {MOST_AT_ONCE:,} at once.", field="machines"
         )
-    checked: dict[str, Machine] = {}
+    checked: dict[str, NewMachine] = {}
     for index, machine in enumerate(machines):
         with blame(f"machines.{index}"):
             if machine.machine_id in checked:
                 raise InvalidInput(f"A machine {machine.machine_id!r} is in the list twice.", field="machineId")
             checked[machine.machine_id] = _check(machine)
-    return await _register(list(checked.values()), lambda index: f"machines.{index}.machineId")
+    return await _register(database, list(checked.values()), lambda index: f"machines.{index}.machineId", deed)
 
 
-def _check(machine: NewMachine) -> Machine:
+def _check(machine: NewMachine) -> NewMachine:
     if not match_machine_id(machine.machine_id):
         raise InvalidInput(
             "machineId must be 1 to 64 letters, digits, dots, colons, dashes and underscores, "
             "and start with a letter or a digit.",
             field="machineId",
         )
-    default = QueryString("DEFAULT")
-    return Machine(
-        machine_id=machine.machine_id,
-        machine_type=check_line(machine.machine_type, "machineType"),
-        location=check_line(machine.location, "location"),
-        created_at=default,
-        updated_at=default,
+    return NewMachine(
+        machine.machine_id,
+        check_line(machine.machine_type, "machineType"),
+        check_line(machine.location, "location"),
     )
 
 
-async def _register(machines: Sequence[Machine], name_field: Callable[[int], str]) -> list[StoredMachine]:
+async def _register(
+    database: Database, machines: Sequence[NewMachine], name_field: Callable[[int], str], deed: Deed
+) -> list[StoredMachine]:
     if not machines:
         return []
     try:
-        with translate_errors():
-            rows = await Machine.insert(*machines).returning(*Machine.all_columns())
+        async with database.transaction() as connection:
+            stored = await _insert(connection, machines)
+            changes = [describe_change(Subject.MACHINE, each.machine_id, None, each) for each in stored]
+            await record_changes(connection, deed, changes)
     except asyncpg.UniqueViolationError as error:
-        wanted = [machine.machine_id for machine in machines]
-        stored = await Machine.select(Machine.machine_id).where(Machine.machine_id.is_in(wanted))
-        known = {row["machine_id"] for row in stored}
+        known = await find_machines(database, [machine.machine_id for machine in machines])
         index = next((index for index, machine in enumerate(machines) if machine.machine_id in known), 0)
         raise AlreadyExists(
             f"A machine {machines[index].machine_id!r} is registered already.", field=name_field(index)
         ) from error
+    return stored
+
+
+async def _insert(connection: Connection, machines: Sequence[NewMachine]) -> list[StoredMachine]:
+    rows = await connection.fetch(
+        f"""
+        INSERT INTO machines (machine_id, machine_type, location, operational)
+        SELECT *, true FROM unnest($1::text[], $2::text[], $3::text[])
+        RETURNING {_COLUMNS}
+        """,
+        [machine.machine_id for machine in machines],
+        [machine.machine_type for machine in machines],
+        [machine.location for machine in machines],
+    )
     return [StoredMachine(**row) for row in rows]
 
 
 async def update_machine(
-    machine_id: str, *, machine_type: str | None, location: str | None, operational: bool | None
+    database: Database,
+    machine_id: str,
+    deed: Deed,
+    *,
+    machine_type: str | None = None,
+    location: str | None = None,
+    operational: bool | None = None,
 ) -> StoredMachine:
     """Changes what isn't None. Raises NotFound."""
-    changes: dict[Any, Any] = {Machine.updated_at: QueryString("now()")}
-    if machine_type is not None:
-        changes[Machine.machine_type] = check_line(machine_type, "machineType")
-    if location is not None:
-        changes[Machine.location] = check_line(location, "location")
-    if operational is not None:
-        changes[Machine.operational] = operational
-    if len(changes) == 1:
+    given = {
+        "machine_type": None if machine_type is None else check_line(machine_type, "machineType"),
+        "location": None if location is None else check_line(location, "location"),
+        "operational": operational,
+    }
+    changes = {name: value for name, value in given.items() if value is not None}
+    if not changes:
         raise InvalidInput("Nothing to change: give machineType, location or operational.", field="input")
-    with translate_errors():
-        rows = await Machine.update(changes).where(Machine.machine_id == machine_id).returning(*Machine.all_columns())
-    if not rows:
-        raise NotFound(f"No machine {machine_id!r} is registered.", field="machineId")
-    return StoredMachine(**rows[0])
+    assignments = ", ".join(f"{name} = ${place}" for place, name in enumerate(changes, start=2))
+    async with database.transaction() as connection:
+        # Its readings, which only refer to it, don't wait.
+        row = await connection.fetchrow(
+            f"SELECT {_COLUMNS} FROM machines WHERE machine_id = $1 FOR NO KEY UPDATE", machine_id
+        )
+        if row is None:
+            raise NotFound(f"No machine {machine_id!r} is registered.", field="machineId")
+        changed = await connection.fetchrow(
+            f"UPDATE machines SET {assignments}, updated_at = now() WHERE machine_id = $1 RETURNING {_COLUMNS}",
+            machine_id,
+            *changes.values(),
+        )
+        assert changed is not None  # noqa: S101 - its row is locked
+        before, after = StoredMachine(**row), StoredMachine(**changed)
+        await record_changes(connection, deed, [describe_change(Subject.MACHINE, machine_id, before, after)])
+    return after
 
 
 async def find_machines(database: Database, machine_ids: Sequence[str]) -> dict[str, StoredMachine]:

@@ -310,3 +310,34 @@ class ApiKey(Declared, Table, tablename="api_keys"):
     api_keys_digest_length = Check("octet_length(digest) = 32")
     api_keys_roles_array = Check("jsonb_typeof(roles) = 'array'")
     api_keys_locations_array = Check("jsonb_typeof(locations) = 'array'")
+
+
+class Audit(Declared, Table, tablename="audit"):
+    """Who changed what; a row for each thing. Only ever added to: its triggers number and chain the rows, and refuse the rest."""
+
+    # key: the newest row, which the next one hangs on
+    id = BigInt(primary_key=True, default=None)
+    at = Timestamptz(default=None)
+    actor = Text(default=None)
+    actor_kind = Text(default=None)
+    # the id of an API key, whose name others may have too
+    actor_key = BigInt(default=None, null=True)
+    action = Text(default=None)
+    subject_kind = Text(default=None)
+    subject = Text(default=None)
+    before = JSONB(default=None, null=True)
+    after = JSONB(default=None, null=True)
+    correlation_id = Text(default=None)
+    previous_hash = Bytea(default=None)
+    hash = Bytea(default=None)
+
+    audit_hashes_length = Check("octet_length(previous_hash) = 32 AND octet_length(hash) = 32")
+
+
+class Allowance(Declared, Table, tablename="allowances"):
+    """What somebody may still ask for, of one kind, at whichever process: all of it again from `full_at` on."""
+
+    holder = Text(primary_key=True, default=None)
+    full_at = Timestamptz(default=None)
+    # units that the last process to ask was given
+    granted = BigInt(default=None)

@@ -36,6 +36,30 @@ CREATE SEQUENCE rollup_changes_id_seq AS bigint;
 
 SET check_function_bodies = off;
 
+CREATE OR REPLACE FUNCTION chain_audit()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SET plan_cache_mode TO 'force_generic_plan'
+AS $function$
+DECLARE
+  newest record;
+BEGIN
+  PERFORM pg_advisory_xact_lock(4727201008);
+  SELECT id, hash INTO newest FROM audit ORDER BY id DESC LIMIT 1;
+  NEW.id := coalesce(newest.id, 0) + 1;
+  NEW.at := clock_timestamp();
+  NEW.previous_hash := coalesce(newest.hash, decode(repeat('00', 32), 'hex'));
+  SELECT sha256(convert_to(string_agg(coalesce(octet_length(field) || ':' || field, '-'), ',' ORDER BY place), 'UTF8'))
+  INTO NEW.hash
+  FROM unnest(ARRAY[
+    encode(NEW.previous_hash, 'hex'), NEW.id::text, (extract(epoch FROM NEW.at) * 1000000)::bigint::text,
+    NEW.actor, NEW.actor_kind, NEW.actor_key::text, NEW.action, NEW.subject_kind, NEW.subject,
+    NEW.before::text, NEW.after::text, NEW.correlation_id
+  ]) WITH ORDINALITY AS given (field, place);
+  RETURN NEW;
+END $function$
+;
+
 CREATE OR REPLACE FUNCTION note_rollup_changes()
  RETURNS trigger
  LANGUAGE plpgsql
@@ -51,6 +75,22 @@ BEGIN
   RETURN NULL;
 END $function$
 ;
+
+CREATE OR REPLACE FUNCTION refuse_audit_change()
+ RETURNS trigger
+ LANGUAGE plpgsql
+AS $function$
+BEGIN
+  RAISE EXCEPTION 'audit is only ever added to' USING ERRCODE = 'insufficient_privilege';
+END $function$
+;
+
+CREATE TABLE allowances (
+  holder text NOT NULL,
+  full_at timestamp with time zone NOT NULL,
+  granted bigint NOT NULL,
+  CONSTRAINT allowances_pkey PRIMARY KEY (holder)
+);
 
 CREATE TABLE api_keys (
   id bigint NOT NULL DEFAULT nextval('api_keys_id_seq'::regclass),
@@ -69,6 +109,24 @@ CREATE TABLE api_keys (
   CONSTRAINT api_keys_locations_array CHECK ((jsonb_typeof(locations) = 'array'::text)),
   CONSTRAINT api_keys_prefix_key UNIQUE (prefix),
   CONSTRAINT api_keys_roles_array CHECK ((jsonb_typeof(roles) = 'array'::text))
+);
+
+CREATE TABLE audit (
+  id bigint NOT NULL,
+  at timestamp with time zone NOT NULL,
+  actor text NOT NULL,
+  actor_kind text NOT NULL,
+  actor_key bigint,
+  action text NOT NULL,
+  subject_kind text NOT NULL,
+  subject text NOT NULL,
+  before jsonb,
+  after jsonb,
+  correlation_id text NOT NULL,
+  previous_hash bytea NOT NULL,
+  hash bytea NOT NULL,
+  CONSTRAINT audit_pkey PRIMARY KEY (id),
+  CONSTRAINT audit_hashes_length CHECK (((octet_length(previous_hash) = 32) AND (octet_length(hash) = 32)))
 );
 
 CREATE TABLE file_loads (
@@ -272,6 +330,10 @@ CREATE INDEX predictions_timestamp ON predictions USING btree ("timestamp");
 CREATE INDEX raw_measurements_timestamp ON raw_measurements USING btree ("timestamp");
 
 CREATE INDEX rollups_hour ON rollups USING btree (machine_id, bucket);
+
+CREATE TRIGGER chain_inserted BEFORE INSERT ON audit FOR EACH ROW EXECUTE FUNCTION chain_audit();
+
+CREATE TRIGGER refuse_change BEFORE DELETE OR UPDATE OR TRUNCATE ON audit FOR EACH STATEMENT EXECUTE FUNCTION refuse_audit_change();
 
 CREATE TRIGGER note_deleted AFTER DELETE ON raw_measurements REFERENCING OLD TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION note_rollup_changes();
 

@@ -6,7 +6,9 @@ from datetime import UTC, datetime, timedelta
 
 import asyncpg
 
+from app.access.audit import begin_deed
 from app.access.keys import NewKey, make_key
+from app.access.principal import EVERYONE
 from app.access.roles import Role
 
 PRODUCTION = {"AURUM_ENV": "production"}
@@ -22,4 +24,6 @@ async def make(
     """A key with these roles, whose name is `test` unless it's said."""
     bound = None if locations is None else frozenset(locations)
     ends = None if expires is None else datetime.now(UTC) + expires
-    return await make_key(connection, NewKey(name, frozenset(roles), bound, ends, "tests"))
+    return await make_key(
+        connection, NewKey(name, frozenset(roles), bound, ends, "tests"), begin_deed(EVERYONE, "key-new")
+    )

@@ -9,6 +9,8 @@ from datetime import UTC, datetime, timedelta
 import asyncpg
 import pytest
 
+from app.access.audit import Deed, begin_deed
+from app.access.principal import Principal, PrincipalKind
 from app.alert import AlertState, AlertType, Severity
 from app.database import Database
 from app.errors import RequestError, WrongState
@@ -31,6 +33,10 @@ async def database(database_url: str) -> AsyncIterator[Database]:
     await database.close()
 
 
+def act(name: str) -> Deed:
+    return begin_deed(Principal(f"user:{name}", PrincipalKind.USER, frozenset()), "test")
+
+
 def condition(second: int, severity: Severity = Severity.HIGH) -> Condition:
     instant = BEGIN + timedelta(seconds=second)
     return Condition("A", "heat", AlertType.THRESHOLD, severity, f"Heat {second}", None, instant, {"second": second})
@@ -39,7 +45,7 @@ def condition(second: int, severity: Severity = Severity.HIGH) -> Condition:
 async def test_of_many_that_raise_at_once_one_opens_the_alert_and_the_newest_event_time_wins(
     database: Database, connection: asyncpg.Connection[asyncpg.Record]
 ) -> None:
-    raised = await asyncio.gather(*(raise_alert(database, condition(second), "ana") for second in range(40)))
+    raised = await asyncio.gather(*(raise_alert(database, condition(second), act("ana")) for second in range(40)))
     assert len({alert.id for alert in raised}) == 1
     rows = await connection.fetch("SELECT title, evidence->'second' AS second, resolved_at FROM alerts")
     assert [tuple(row) for row in rows] == [("Heat 39", "39", None)]
@@ -57,9 +63,9 @@ async def test_raising_and_resolving_at_once_leaves_one_open_alert_at_most(
 
     async def raise_and_resolve(second: int) -> None:
         nonlocal refused
-        alert = await raise_alert(database, condition(second), "ana")
+        alert = await raise_alert(database, condition(second), act("ana"))
         try:
-            await change_alert(database, str(alert.id), AlertAction.RESOLVE, "bo")
+            await change_alert(database, str(alert.id), AlertAction.RESOLVE, act("bo"))
         except WrongState:
             refused += 1
 
@@ -74,9 +80,9 @@ async def test_raising_and_resolving_at_once_leaves_one_open_alert_at_most(
 async def test_of_many_that_acknowledge_at_once_one_does(
     database: Database, connection: asyncpg.Connection[asyncpg.Record]
 ) -> None:
-    alert = await raise_alert(database, condition(0), "ana")
+    alert = await raise_alert(database, condition(0), act("ana"))
     answers = await asyncio.gather(
-        *(change_alert(database, str(alert.id), AlertAction.ACKNOWLEDGE, f"user {n}") for n in range(20)),
+        *(change_alert(database, str(alert.id), AlertAction.ACKNOWLEDGE, act(f"user {n}")) for n in range(20)),
         return_exceptions=True,
     )
     (winner,) = [each for each in answers if not isinstance(each, BaseException)]
@@ -90,10 +96,10 @@ async def test_of_many_that_acknowledge_at_once_one_does(
 async def test_what_fails_leaves_neither_transition_nor_event(
     database: Database, connection: asyncpg.Connection[asyncpg.Record]
 ) -> None:
-    alert = await raise_alert(database, condition(0), "ana")
+    alert = await raise_alert(database, condition(0), act("ana"))
     await connection.execute("ALTER TABLE outbox ADD CHECK (payload->>'action' <> 'RESOLVE') NOT VALID")
     with pytest.raises(asyncpg.CheckViolationError):
-        await change_alert(database, str(alert.id), AlertAction.RESOLVE, "bo")
+        await change_alert(database, str(alert.id), AlertAction.RESOLVE, act("bo"))
     assert await connection.fetchval("SELECT resolved_at FROM alerts") is None
     assert await connection.fetchval("SELECT count(*) FROM alert_transitions") == 1
 
@@ -102,7 +108,9 @@ async def test_of_many_that_record_one_prediction_at_once_one_writes_it(
     database: Database, connection: asyncpg.Connection[asyncpg.Record]
 ) -> None:
     forecast = Forecast("A", BEGIN, "m1", 0.25, None, None, None, None, {"heat": 0.5})
-    stored = await asyncio.gather(*(record_prediction(database, forecast, OnConflict.KEEP) for _ in range(20)))
+    stored = await asyncio.gather(
+        *(record_prediction(database, forecast, OnConflict.KEEP, act("ana")) for _ in range(20))
+    )
     assert len({each.prediction_id for each in stored}) == 1
     assert await connection.fetchval("SELECT count(*) FROM predictions") == 1
     assert await connection.fetchval("SELECT count(*) FROM outbox WHERE topic = 'predictions'") == 1

@@ -14,6 +14,7 @@ import httpx
 import msgspec
 import pytest
 
+from app.access.principal import EVERYONE
 from app.database import Database
 from app.ingest import lines
 from app.ingest.backlog import Backlog
@@ -288,7 +289,7 @@ async def test_who_sends_on_at_the_very_moment_of_an_answer_is_not_forgotten(dat
         writer = Writer(database, Backlog(2**20), timedelta(seconds=5))
         for second in range(20):
             rows = [{"machine_id": "NO-SUCH", "timestamp": at(second), "metrics": {"a": 1}}]
-            result = await writer.commit(read_objects(rows, read_clock(), Limits(10, 10)), OnConflict.KEEP)
+            result = await writer.commit(read_objects(rows, read_clock(), Limits(10, 10)), OnConflict.KEEP, EVERYONE)
             assert result.rejected_count == 1
         await writer.stop()
     finally:

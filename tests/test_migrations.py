@@ -23,7 +23,9 @@ from tests.timescale.catalogue import look
 TABLES = [
     "alert_transitions",
     "alerts",
+    "allowances",
     "api_keys",
+    "audit",
     "esg_records",
     "features",
     "file_loads",
@@ -85,7 +87,9 @@ async def test_telemetry_is_keyed_by_machine_and_time(url: str) -> None:
     assert keys == [
         ("alert_transitions", "PRIMARY KEY (id)"),
         ("alerts", "PRIMARY KEY (id)"),
+        ("allowances", "PRIMARY KEY (holder)"),
         ("api_keys", "PRIMARY KEY (id)"),
+        ("audit", "PRIMARY KEY (id)"),
         ("esg_records", 'PRIMARY KEY (machine_id, "timestamp")'),
         ("features", 'PRIMARY KEY (machine_id, "timestamp")'),
         ("file_loads", "PRIMARY KEY (fingerprint)"),

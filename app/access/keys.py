@@ -16,10 +16,12 @@ from datetime import datetime
 import asyncpg
 import msgspec
 
+from app.access.audit import Change, Deed, Subject, record_changes
 from app.access.principal import Principal, PrincipalKind
 from app.access.roles import Role
 from app.database import Connection
 from app.errors import AlreadyExists, InvalidInput, NotFound, Unauthenticated
+from app.instants import format_instant
 from app.texts import check_line
 
 BEGINNING = "aurum_"
@@ -66,7 +68,7 @@ def _show(instant: datetime) -> str:
     return f"{instant:%Y-%m-%d %H:%M:%S} UTC"
 
 
-async def make_key(connection: Connection, new: NewKey) -> str:
+async def make_key(connection: Connection, new: NewKey, deed: Deed) -> str:
     """Stores a key and returns it, the only time that it is shown. Raises InvalidInput."""
     name = check_line(new.name, "name")
     if not new.roles:
@@ -80,23 +82,34 @@ async def make_key(connection: Connection, new: NewKey) -> str:
         prefix = secrets.token_hex(4)
         key = f"{BEGINNING}{prefix}_{secrets.token_hex(32)}"
         try:
-            await connection.execute(
-                """
-                INSERT INTO api_keys (prefix, digest, name, roles, locations, created_by, expires_at)
-                VALUES ($1, $2, $3, $4::jsonb, $5::jsonb, $6, $7)
-                """,
-                prefix,
-                _digest(key),
-                name,
-                _encode(role.value for role in new.roles),
-                None if new.locations is None else _encode(new.locations),
-                new.created_by,
-                new.expires_at,
-            )
+            async with connection.transaction():
+                await _insert(connection, prefix, key, msgspec.structs.replace(new, name=name))
+                await record_changes(connection, deed, [Change(Subject.KEY, prefix, None, _describe(new))])
         except asyncpg.UniqueViolationError:
             continue
         return key
     raise AlreadyExists("Every prefix that was tried belongs to a key: try again.")
+
+
+async def _insert(connection: Connection, prefix: str, key: str, new: NewKey) -> None:
+    await connection.execute(
+        """
+        INSERT INTO api_keys (prefix, digest, name, roles, locations, created_by, expires_at)
+        VALUES ($1, $2, $3, $4::jsonb, $5::jsonb, $6, $7)
+        """,
+        prefix,
+        _digest(key),
+        new.name,
+        _encode(role.value for role in new.roles),
+        None if new.locations is None else _encode(new.locations),
+        new.created_by,
+        new.expires_at,
+    )
+
+
+def _describe(new: NewKey) -> dict[str, object]:
+    shown: dict[str, object] = msgspec.to_builtins(new)
+    return {**shown, "roles": sorted(role.value for role in new.roles)}
 
 
 def _encode(texts: Iterable[str]) -> str:
@@ -195,11 +208,17 @@ def _decode(texts: str) -> tuple[str, ...]:
     return msgspec.json.decode(texts, type=tuple[str, ...])
 
 
-async def revoke_key(connection: Connection, prefix: str) -> str:
+async def revoke_key(connection: Connection, prefix: str, deed: Deed) -> str:
     """Takes a key out of use for good and returns its name. Raises NotFound where no key that holds has the prefix."""
-    name: str | None = await connection.fetchval(
-        "UPDATE api_keys SET revoked_at = now() WHERE prefix = $1 AND revoked_at IS NULL RETURNING name", prefix
-    )
-    if name is None:
-        raise NotFound(f"No key with the prefix {prefix!r} is in use: invoke key-list shows them.", field="prefix")
-    return name
+    async with connection.transaction():
+        row = await connection.fetchrow(
+            """
+            UPDATE api_keys SET revoked_at = now() WHERE prefix = $1 AND revoked_at IS NULL RETURNING name, revoked_at
+            """,
+            prefix,
+        )
+        if row is None:
+            raise NotFound(f"No key with the prefix {prefix!r} is in use: invoke key-list shows them.", field="prefix")
+        after = {"revoked_at": format_instant(row["revoked_at"])}
+        await record_changes(connection, deed, [Change(Subject.KEY, prefix, {"revoked_at": None}, after)])
+    return str(row["name"])

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Collection
 
+from app.access.principal import Principal
 from app.cache import BoundedCache
 from app.database import Database
 from app.ingest.merge import OnConflict
@@ -62,13 +63,13 @@ class BoundWriter(Writer):
         self._locations = locations
         self.patience = writer.patience
 
-    async def commit(self, submission: Submission, on_conflict: OnConflict) -> IngestResult:
+    async def commit(self, submission: Submission, on_conflict: OnConflict, by: Principal) -> IngestResult:
         """Stores what is about machines at these locations, as the writer does, and refuses the rest."""
         named = {row[0] for row in submission.rows}
         visible = await self._machines.find_visible(named, self._locations)
         if not named <= visible:
             submission = _leave_out(submission, visible)
-        return await self._writer.commit(submission, on_conflict)
+        return await self._writer.commit(submission, on_conflict, by)
 
 
 def _leave_out(submission: Submission, visible: frozenset[str]) -> Submission:

@@ -12,10 +12,12 @@ from app.access.roles import Role
 
 
 class PrincipalKind(Enum):
-    """What somebody is known by: an API key, a token that an identity provider has signed, or nothing at all."""
+    """What somebody is known by: an API key, a token that an identity provider has signed, a login on the machine where a command
+    runs, or nothing at all."""
 
     KEY = "key"
     USER = "user"
+    COMMAND = "command"
     ANYONE = "anyone"
 
 
@@ -34,6 +36,11 @@ class Principal(msgspec.Struct, frozen=True):
     def can_end(self) -> bool:
         """Whether they may have to be let out while they are here."""
         return self.expires_at is not None or self.key_id is not None
+
+
+def make_operator(login: str) -> Principal:
+    """Whoever runs a command, and so has the database's password; such as command:ana@plant-7."""
+    return Principal(f"command:{login}", PrincipalKind.COMMAND, frozenset({Role.ADMIN}))
 
 
 # Everybody, where a developer's own machine is as far as the service can be reached.

@@ -38,6 +38,8 @@ CONDITIONS: Final[Mapping[str, str]] = {
     "outbox_readers": "false",
     "file_loads": "false",
     "api_keys": "false",
+    "audit": "false",
+    "allowances": "false",
 }
 UNBOUND: Final = frozenset({"rollup_cover"})  # about no machine: from when until when hours are rolled up
 

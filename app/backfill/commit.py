@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 
+from app.access.principal import Principal
 from app.backfill.outages import wait_for_database
 from app.backfill.rows import Given, Refusal
 from app.database import Connection, Database
@@ -81,10 +82,16 @@ def group_rows(given: Sequence[Given], *, long: bool) -> Grouped:
 
 
 class Committer:
-    """Commits the rows of a file. A reading may have `most_metrics`."""
+    """Commits the rows of a file for somebody. A reading may have `most_metrics`."""
 
     def __init__(
-        self, database: Database, writer: Writer, most_metrics: int, on_conflict: OnConflict, register: Register
+        self,
+        database: Database,
+        writer: Writer,
+        most_metrics: int,
+        on_conflict: OnConflict,
+        register: Register,
+        by: Principal,
     ) -> None:
         self._database = database
         self._writer = writer
@@ -92,6 +99,7 @@ class Committer:
         self._limits = Limits(MOST_TOLD, most_metrics)
         self._on_conflict = on_conflict
         self._register = register
+        self._by = by
 
     async def commit(self, given: Sequence[Given], grouped: Grouped) -> Counts:
         """Commits a batch and counts its rows. Raises what Writer raises."""
@@ -140,7 +148,8 @@ class Committer:
         await self._register({row[0] for submission in submissions for row in submission.rows})
         # At once, and so in one transaction, in their order.
         answers = await asyncio.gather(
-            *(self._writer.commit(submission, self._on_conflict) for submission in submissions), return_exceptions=True
+            *(self._writer.commit(submission, self._on_conflict, self._by) for submission in submissions),
+            return_exceptions=True,
         )
         results = [_require_result(answer) for answer in answers]
         return IngestResult(

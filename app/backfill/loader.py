@@ -15,6 +15,7 @@ from typing import TypeAlias
 
 import msgspec
 
+from app.access.audit import Deed
 from app.backfill.commit import Committer, Grouped, group_rows
 from app.backfill.layout import LoadOptions
 from app.backfill.outages import FileLock, wait_for_database
@@ -48,17 +49,19 @@ async def load_file(
     options: LoadOptions,
     most_metrics: int,
     described: tuple[str, str],
+    deed: Deed,
     report: Report,
 ) -> LoadSummary:
     """Loads it, or what is left of it.
 
-    A reading may have `most_metrics`; `described` is the type and the location of machines that aren't registered.
+    A reading may have `most_metrics`; `described` is the type and the location of machines that aren't registered;
+    `deed` is who loads it.
     """
     try:
         fingerprint = await asyncio.to_thread(compute_fingerprint, source.path, options)
     except OSError as error:
         raise open_failed(source.path, error) from error
-    load = _Load(database, writer, source, options, most_metrics, described, fingerprint)
+    load = _Load(database, writer, source, options, most_metrics, described, fingerprint, deed)
     return await load.run(report)
 
 
@@ -72,16 +75,18 @@ class _Load:
         most_metrics: int,
         described: tuple[str, str],
         fingerprint: str,
+        deed: Deed,
     ) -> None:
         self._database = database
         self._patience = writer.patience
         self._source = source
         self._options = options
         self._described = described
+        self._deed = deed
         self._fingerprint = fingerprint
         self._lock = FileLock(database, source.path, fingerprint)
         self._refused = RefusedFile(name_refused(source.path), source.columns, source.place_name)
-        self._committer = Committer(database, writer, most_metrics, options.on_conflict, self._register)
+        self._committer = Committer(database, writer, most_metrics, options.on_conflict, self._register, deed.by)
         self._known: set[str] = set()
         self._summary = LoadSummary()
 
@@ -164,7 +169,7 @@ class _Load:
     async def _register_unknown(self, unknown: set[str]) -> None:
         for machine_id in sorted(unknown - (await find_machines(self._database, sorted(unknown))).keys()):
             try:
-                await register_machine(NewMachine(machine_id, *self._described))
+                await register_machine(self._database, NewMachine(machine_id, *self._described), self._deed)
             except AlreadyExists:
                 continue
             self._summary.registered.append(machine_id)

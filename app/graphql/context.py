@@ -94,6 +94,12 @@ class Context(BaseContext, kw_only=True):
         self.rooms = self.rooms.see(self.principal)
 
     @property
+    def asker(self) -> Principal:
+        """Whoever asks, in what is executed."""
+        assert self.principal is not None  # noqa: S101 - nothing is executed for nobody
+        return self.principal
+
+    @property
     def actor(self) -> str:
         """Whoever asks, as transitions keep it."""
         return "nobody" if self.principal is None else self.principal.name

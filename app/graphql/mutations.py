@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import strawberry
 
+from app.access.audit import Deed, begin_deed
 from app.alert import AlertType, Severity
 from app.graphql.bounds import require_alerts, require_locations, require_machines
 from app.graphql.context import Info
@@ -116,26 +117,30 @@ class Mutation:
         ]
         rooms = info.context.rooms
         submission = read_objects(rows, info.context.now, rooms.limits)
-        return IngestResult.view(await rooms.writer.commit(submission, on_conflict))
+        return IngestResult.view(await rooms.writer.commit(submission, on_conflict, info.context.asker))
 
     @strawberry.mutation(name="registerMachine")
     async def register(self, info: Info, input: RegisterMachineInput) -> Machine:  # noqa: A002 - the contract's name
         require_locations(info.context, [(input.location, "location")])
-        return Machine.view(await register_machine(input.read()))
+        return Machine.view(await register_machine(info.context.rooms.whole, input.read(), _begin_deed(info)))
 
     @strawberry.mutation(name="registerMachines", description="All of them, up to 1,000, or none.")
     async def register_all(self, info: Info, machines: list[RegisterMachineInput]) -> list[Machine]:
         require_locations(
             info.context, [(each.location, f"machines.{place}.location") for place, each in enumerate(machines)]
         )
-        return [Machine.view(stored) for stored in await register_machines([each.read() for each in machines])]
+        new = [each.read() for each in machines]
+        stored = await register_machines(info.context.rooms.whole, new, _begin_deed(info))
+        return [Machine.view(each) for each in stored]
 
     @strawberry.mutation(name="updateMachine")
     async def update(self, info: Info, machine_id: strawberry.ID, input: UpdateMachineInput) -> Machine:  # noqa: A002 - as above
         await require_machines(info.context, [machine_id], ["machineId"])
         require_locations(info.context, [(input.location, "location")])
         changed = await update_machine(
+            info.context.rooms.whole,
             machine_id,
+            _begin_deed(info),
             machine_type=input.machine_type,
             location=input.location,
             operational=input.operational,
@@ -145,7 +150,7 @@ class Mutation:
     @strawberry.mutation(name="retireMachine", description="Takes it out of service; its history stays.")
     async def retire(self, info: Info, machine_id: strawberry.ID) -> Machine:
         await require_machines(info.context, [machine_id], ["machineId"])
-        changed = await update_machine(machine_id, machine_type=None, location=None, operational=False)
+        changed = await update_machine(info.context.rooms.whole, machine_id, _begin_deed(info), operational=False)
         return Machine.view(changed)
 
     @strawberry.mutation(
@@ -161,7 +166,8 @@ class Mutation:
     ) -> Prediction:
         context = info.context
         await require_machines(context, [input.machine_id], ["machineId"])
-        return Prediction.view(await record_prediction(context.rooms.whole, input.read(context.now), on_conflict))
+        stored = await record_prediction(context.rooms.whole, input.read(context.now), on_conflict, _begin_deed(info))
+        return Prediction.view(stored)
 
     @strawberry.mutation(
         name="recordPredictions", description="All of them, up to 1,000, or none; otherwise as `recordPrediction`."
@@ -173,7 +179,7 @@ class Mutation:
         fields = [f"predictions.{place}.machineId" for place in range(len(predictions))]
         await require_machines(context, [each.machine_id for each in predictions], fields)
         forecasts = [each.read(context.now) for each in predictions]
-        stored = await record_predictions(context.rooms.whole, forecasts, on_conflict)
+        stored = await record_predictions(context.rooms.whole, forecasts, on_conflict, _begin_deed(info))
         return [Prediction.view(each) for each in stored]
 
     @strawberry.mutation(
@@ -183,7 +189,7 @@ class Mutation:
     async def raise_one(self, info: Info, input: RaiseAlertInput) -> Alert:  # noqa: A002 - as above
         context = info.context
         await require_machines(context, [input.machine_id], ["machineId"])
-        return Alert.view(await raise_alert(context.rooms.whole, input.read(context.now), context.actor))
+        return Alert.view(await raise_alert(context.rooms.whole, input.read(context.now), _begin_deed(info)))
 
     @strawberry.mutation(
         name="clearAlert", description="Its cause is gone. One that is acknowledged is thereby resolved."
@@ -216,16 +222,20 @@ class Mutation:
         return await _change(info, alert_id, AlertAction.SHELVE, note, until)
 
 
+def _begin_deed(info: Info) -> Deed:
+    return begin_deed(info.context.asker, info.field_name)
+
+
 async def _change(
     info: Info, alert_id: strawberry.ID, action: AlertAction, note: str | None, until: datetime | None = None
 ) -> Alert:
     context = info.context
     await require_alerts(context, [alert_id], ["alertId"])
-    return Alert.view(await change_alert(context.rooms.whole, alert_id, action, context.actor, note, until))
+    return Alert.view(await change_alert(context.rooms.whole, alert_id, action, _begin_deed(info), note, until))
 
 
 async def _change_all(info: Info, alert_ids: list[strawberry.ID], action: AlertAction, note: str | None) -> list[Alert]:
     context = info.context
     await require_alerts(context, alert_ids, [f"alertIds.{place}" for place in range(len(alert_ids))])
-    changed = await change_alerts(context.rooms.whole, alert_ids, action, context.actor, note)
+    changed = await change_alerts(context.rooms.whole, alert_ids, action, _begin_deed(info), note)
     return [Alert.view(each) for each in changed]

@@ -19,6 +19,7 @@ from litestar.types import ASGIApp, Receive, Scope, Send
 
 from app.access.guard import read_principal, require_route
 from app.access.locations import BoundWriter, MachineLocations
+from app.access.principal import Principal
 from app.errors import DatabaseUnavailable, InvalidInput, PayloadTooLarge, UnsupportedMediaType
 from app.ingest.backlog import Backlog, Share
 from app.ingest.body import IDENTITY, Disconnected, read_piece, read_pieces
@@ -57,7 +58,7 @@ def make_endpoint(
         require_route(scope, PATH)
         headers = dict(scope["headers"])
         try:
-            result = await take(headers, scope["query_string"], receive, choose_writer(scope))
+            result = await take(headers, scope["query_string"], receive, _read_sender(scope))
         except Disconnected:
             return
         except asyncio.CancelledError:
@@ -65,13 +66,11 @@ def make_endpoint(
             raise DatabaseUnavailable(STOPPING) from None
         await _answer(send, result)
 
-    def choose_writer(scope: Scope) -> Writer:
-        principal = read_principal(scope)
-        assert principal is not None  # noqa: S101 - the route's rule lets nobody else through
-        locations = principal.locations
+    def choose_writer(locations: frozenset[str] | None) -> Writer:
         return writer if locations is None else BoundWriter(writer, machines, locations)
 
-    async def take(headers: dict[bytes, bytes], query: bytes, receive: Receive, writer: Writer) -> IngestResult:
+    async def take(headers: dict[bytes, bytes], query: bytes, receive: Receive, by: Principal) -> IngestResult:
+        writer = choose_writer(by.locations)
         on_conflict = _read_on_conflict(query)
         media_type = headers.get(b"content-type", b"application/json").decode("latin-1")
         if media_type not in READERS:
@@ -87,7 +86,7 @@ def make_endpoint(
             if read is None:
                 backlog.check(0)
                 async with aclosing(read_pieces(receive, coding, watch)) as pieces:
-                    return await LineStream(writer, backlog, share, limits, most_bytes, on_conflict).store(pieces)
+                    return await LineStream(writer, backlog, share, limits, most_bytes, on_conflict, by).store(pieces)
             _check_length(length, most_bytes)
             backlog.check(length)
             body = await _gather(receive, coding, watch, share, most_bytes)
@@ -96,9 +95,15 @@ def make_endpoint(
             submission = await asyncio.to_thread(read, body, now, limits) if large else read(body, now, limits)
             del body
             share.resize(0)
-        return await writer.commit(submission, on_conflict)
+        return await writer.commit(submission, on_conflict, by)
 
     return ingest
+
+
+def _read_sender(scope: Scope) -> Principal:
+    principal = read_principal(scope)
+    assert principal is not None  # noqa: S101 - the route's rule lets nobody else through
+    return principal
 
 
 def _check_length(length: int, most_bytes: int) -> None:

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 
 import msgspec
 
+from app.access.principal import Principal
 from app.errors import PartlyStored, PayloadTooLarge, RequestError
 from app.ingest.backlog import Backlog, Share
 from app.ingest.merge import OnConflict
@@ -28,7 +29,14 @@ class LineStream:
     """One body on its way into the database. A line may have `most_bytes`; `share` counts what is held of it."""
 
     def __init__(
-        self, writer: Writer, backlog: Backlog, share: Share, limits: Limits, most_bytes: int, on_conflict: OnConflict
+        self,
+        writer: Writer,
+        backlog: Backlog,
+        share: Share,
+        limits: Limits,
+        most_bytes: int,
+        on_conflict: OnConflict,
+        by: Principal,
     ) -> None:
         self._writer = writer
         self._backlog = backlog
@@ -36,6 +44,7 @@ class LineStream:
         self._limits = limits
         self._most_bytes = most_bytes
         self._on_conflict = on_conflict
+        self._by = by
         self._read = 0  # lines
         self._durable = 0  # lines of them
         self._result = NOTHING
@@ -79,7 +88,7 @@ class LineStream:
         if self._durable:
             await self._backlog.wait_for_room(self._writer.patience)
         self._read += count_lines(lines)
-        self._pending = asyncio.create_task(self._writer.commit(submission, self._on_conflict))
+        self._pending = asyncio.create_task(self._writer.commit(submission, self._on_conflict, self._by))
 
     async def _settle(self) -> None:
         if self._pending is None:

@@ -25,6 +25,24 @@ class Item(msgspec.Struct, frozen=True):
     on_conflict: OnConflict
 
 
+class Replaced(msgspec.Struct, frozen=True):
+    """Values of a reading that the item at `place` has put others in the place of, by the metrics' names."""
+
+    place: int
+    key: Key
+    before: dict[str, float]
+    after: dict[str, float]
+
+
+class MergedRows(msgspec.Struct):
+    """What each item did, in their order, None where that isn't known; the keys of the rows that were written; and what was
+    replaced."""
+
+    outcomes: list[Outcome | None]
+    written: list[Key]
+    replaced: list[Replaced]
+
+
 Groups: TypeAlias = list[tuple[Key, list[int]]]
 
 _metrics = msgspec.json.Decoder(dict[str, float])
@@ -39,14 +57,13 @@ async def plan_for_inserts(connection: Connection) -> None:
     await connection.execute("SET plan_cache_mode = force_generic_plan")
 
 
-async def merge_rows(connection: Connection, items: Sequence[Item]) -> tuple[list[Outcome | None], list[Key]]:
-    """What each of them did, in their order, and the keys of the rows that were written."""
-    outcomes: list[Outcome | None] = [None] * len(items)
-    written: list[Key] = []
+async def merge_rows(connection: Connection, items: Sequence[Item]) -> MergedRows:
+    """Stores them all, and says what became of each."""
+    merged = MergedRows([None] * len(items), [], [])
     groups = await asyncio.to_thread(_group, items) if len(items) > CHUNK else _group(items)
     for start in range(0, len(groups), CHUNK):
-        written += await _merge_chunk(connection, items, dict(groups[start : start + CHUNK]), outcomes)
-    return outcomes, written
+        await _merge_chunk(connection, items, dict(groups[start : start + CHUNK]), merged)
+    return merged
 
 
 def _group(items: Sequence[Item]) -> Groups:
@@ -59,41 +76,58 @@ def _group(items: Sequence[Item]) -> Groups:
 
 
 async def _merge_chunk(
-    connection: Connection, items: Sequence[Item], groups: dict[Key, list[int]], outcomes: list[Outcome | None]
-) -> list[Key]:
-    """Inserts what is new and merges the rest; returns the keys of the rows that it wrote."""
+    connection: Connection, items: Sequence[Item], groups: dict[Key, list[int]], merged: MergedRows
+) -> None:
+    """Inserts what is new and merges the rest."""
     fresh: dict[Key, str] = {}
-    first: dict[Key, list[Outcome]] = {}
+    settled: dict[Key, _Settled] = {}
     for key, places in groups.items():
         if len(places) == 1:
-            fresh[key], first[key] = items[places[0]].metrics, [Outcome.ACCEPTED]
+            fresh[key], settled[key] = items[places[0]].metrics, _ALONE
         else:
-            metrics, first[key] = _settle({}, [items[place] for place in places])
-            fresh[key] = _encode(metrics)
+            settled[key] = _settle({}, items, places)
+            fresh[key] = _encode(settled[key].metrics)
     inserted = await _insert(connection, fresh)
     changed: dict[Key, str] = {}
     if known := [key for key in groups if key not in inserted]:
         await connection.execute("SET LOCAL plan_cache_mode = force_custom_plan")
         for key, stored in (await _lock_stored(connection, known)).items():
-            metrics, first[key] = _settle(stored, [items[place] for place in groups[key]])
-            if metrics != stored:
-                changed[key] = _encode(metrics)
+            settled[key] = _settle(stored, items, groups[key])
+            if settled[key].metrics != stored:
+                changed[key] = _encode(settled[key].metrics)
         await _update(connection, changed)
         await connection.execute("SET LOCAL plan_cache_mode = force_generic_plan")
     for key, places in groups.items():
-        for place, outcome in zip(places, first[key], strict=True):
-            outcomes[place] = outcome
-    return [*inserted, *changed]
+        for place, outcome in zip(places, settled[key].outcomes, strict=True):
+            merged.outcomes[place] = outcome
+        merged.replaced += settled[key].replaced
+    merged.written += [*inserted, *changed]
 
 
-def _settle(stored: dict[str, float], arriving: Sequence[Item]) -> tuple[dict[str, float], list[Outcome]]:
+class _Settled(msgspec.Struct, frozen=True):
+    """What readings of one key come to, what each of them did, and what they have replaced."""
+
+    metrics: dict[str, float]
+    outcomes: list[Outcome]
+    replaced: list[Replaced]
+
+
+_ALONE = _Settled({}, [Outcome.ACCEPTED], [])  # whose metrics are as they came
+
+
+def _settle(stored: dict[str, float], items: Sequence[Item], places: Sequence[int]) -> _Settled:
+    settled = _Settled(stored, [], [])
     metrics = stored
-    outcomes: list[Outcome] = []
-    for item in arriving:
+    for place in places:
+        item = items[place]
         merged = merge_metrics(metrics, [_metrics.decode(item.metrics)], item.on_conflict)
+        settled.outcomes.extend(merged.outcomes)
+        if item.on_conflict is OnConflict.OVERWRITE and Outcome.CONFLICT in merged.outcomes:
+            before = {name: value for name, value in metrics.items() if merged.metrics[name] != value}
+            after = {name: merged.metrics[name] for name in before}
+            settled.replaced.append(Replaced(place, item.key, before, after))
         metrics = merged.metrics
-        outcomes += merged.outcomes
-    return metrics, outcomes
+    return _Settled(metrics, settled.outcomes, settled.replaced)
 
 
 def _encode(metrics: dict[str, float]) -> str:

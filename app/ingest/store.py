@@ -22,11 +22,13 @@ from itertools import chain
 import asyncpg
 import msgspec
 
+from app.access.audit import Deed
 from app.database import AWAY, Connection, Database, translate_errors
 from app.errors import DatabaseBusy, DatabaseUnavailable, InvalidInput
 from app.events.outbox import Publication, Topic, end_transaction, is_committed, publish_event
+from app.ingest.corrections import record_corrections
 from app.ingest.merge import OnConflict, Outcome
-from app.ingest.merging import Item, Key, merge_rows, plan_for_inserts
+from app.ingest.merging import Item, Key, MergedRows, merge_rows, plan_for_inserts
 from app.ingest.message import Row
 from app.ingest.refusal import Problem, RejectionCode, describe_unknown_machine
 from app.instants import to_microseconds
@@ -40,10 +42,14 @@ REFUSED = (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError, asyncpg
 
 
 class Batch(msgspec.Struct, frozen=True):
-    """Readings of one sender, in the order in which they are to be judged."""
+    """Readings of one sender, in the order in which they are to be judged; `deed` is who overwrites, None who doesn't."""
 
     rows: list[Row]
-    on_conflict: OnConflict
+    deed: Deed | None
+
+    @property
+    def on_conflict(self) -> OnConflict:
+        return OnConflict.KEEP if self.deed is None else OnConflict.OVERWRITE
 
 
 class Tally(msgspec.Struct):
@@ -202,31 +208,38 @@ async def _merge(
     connection: Connection, batches: Sequence[Batch], tallies: Sequence[Tally], splitting: bool
 ) -> dict[str, list[int]]:
     items: list[Item] = []
-    origins: list[tuple[Tally, int]] = []
+    origins: list[tuple[Batch, Tally, int]] = []
     for batch, tally in zip(batches, tallies, strict=True):
+        on_conflict = batch.on_conflict
         for index, (machine_id, timestamp, metrics) in enumerate(batch.rows):
             if index not in tally.refused:
-                items.append(Item((machine_id, timestamp), metrics, batch.on_conflict))
-                origins.append((tally, index))
+                items.append(Item((machine_id, timestamp), metrics, on_conflict))
+                origins.append((batch, tally, index))
     merge = _merge_by_halves if splitting else merge_rows
-    outcomes, written = await merge(connection, items)
-    for (tally, index), outcome in zip(origins, outcomes, strict=True):
+    merged = await merge(connection, items)
+    for (_, tally, index), outcome in zip(origins, merged.outcomes, strict=True):
         if outcome is None:
             tally.refused[index] = (RejectionCode.REFUSED_BY_DATABASE, "a rule of the database refuses the reading.")
         else:
             tally.outcomes[outcome] += 1
-    return _tell_written(written)
+    for batch in batches if merged.replaced else ():
+        if batch.deed is not None:
+            replaced = [each for each in merged.replaced if origins[each.place][0] is batch]
+            await record_corrections(connection, batch.deed, replaced)
+    return _tell_written(merged.written)
 
 
-async def _merge_by_halves(connection: Connection, items: Sequence[Item]) -> tuple[list[Outcome | None], list[Key]]:
+async def _merge_by_halves(connection: Connection, items: Sequence[Item]) -> MergedRows:
     """Merges what the database takes, whatever lies beside it; None is the outcome of what it refuses."""
     try:
         async with connection.transaction():
             return await merge_rows(connection, items)
     except REFUSED:
         if len(items) == 1:
-            return [None], []
+            return MergedRows([None], [], [])
     middle = len(items) // 2
-    first, first_written = await _merge_by_halves(connection, items[:middle])
-    second, second_written = await _merge_by_halves(connection, items[middle:])
-    return first + second, list(dict.fromkeys(first_written + second_written))
+    first = await _merge_by_halves(connection, items[:middle])
+    second = await _merge_by_halves(connection, items[middle:])
+    moved = [msgspec.structs.replace(each, place=each.place + middle) for each in second.replaced]
+    written = list(dict.fromkeys(first.written + second.written))
+    return MergedRows(first.outcomes + second.outcomes, written, first.replaced + moved)

@@ -16,6 +16,8 @@ from typing import cast
 
 import msgspec
 
+from app.access.audit import begin_deed
+from app.access.principal import Principal
 from app.chores import stop
 from app.database import CLOSE_TIMEOUT, Connection, Database
 from app.errors import AurumError, DatabaseBusy, DatabaseUnavailable, Overloaded
@@ -55,10 +57,10 @@ class _Waiting:
 
     __slots__ = ("answer", "batch", "deadline", "mark", "submission")
 
-    def __init__(self, submission: Submission, on_conflict: OnConflict, deadline: float, mark: Mark) -> None:
+    def __init__(self, submission: Submission, batch: Batch, deadline: float, mark: Mark) -> None:
         self.mark = mark
         self.submission = submission
-        self.batch = Batch(submission.rows, on_conflict)
+        self.batch = batch
         self.answer: asyncio.Future[IngestResult] = asyncio.get_running_loop().create_future()
         self.deadline = deadline  # of the loop's clock
 
@@ -89,7 +91,7 @@ class Writer:
         self._stopping = False
         self._away: AurumError | None = None  # why there was no connection for the last transaction
 
-    async def commit(self, submission: Submission, on_conflict: OnConflict) -> IngestResult:
+    async def commit(self, submission: Submission, on_conflict: OnConflict, by: Principal) -> IngestResult:
         """Stores what can be stored, all in one transaction, and says what became of each reading."""
         if not submission.rows:
             return self._sum_up(submission, None)
@@ -100,7 +102,8 @@ class Writer:
             loop = asyncio.get_running_loop()
             now = loop.time()
             mark = None if self._tracing is None else self._tracing.mark()
-            waiting = _Waiting(submission, on_conflict, now + self.patience, mark)
+            deed = None if on_conflict is OnConflict.KEEP else begin_deed(by, "ingest")
+            waiting = _Waiting(submission, Batch(submission.rows, deed), now + self.patience, mark)
             self._queue.append(waiting)
             self._queued_rows += len(submission.rows)
             if self._wants_committer(now):

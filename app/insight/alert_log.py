@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 
 import msgspec
 
+from app.access.audit import Deed, Subject, describe_change, record_changes
 from app.alert import AlertState, Severity
 from app.database import Connection, Database
 from app.errors import InvalidInput, NotFound, RequestError
@@ -71,7 +72,7 @@ class Happening(msgspec.Struct, frozen=True):
     after: StoredAlert
 
 
-async def raise_alert(database: Database, condition: Condition, by: str) -> StoredAlert:
+async def raise_alert(database: Database, condition: Condition, deed: Deed) -> StoredAlert:
     """The open alert of that machine and cause: a new one, or the one that was open, updated.
 
     Of any number of conditions that are told at once one opens the alert and the others update it.
@@ -83,10 +84,10 @@ async def raise_alert(database: Database, condition: Condition, by: str) -> Stor
         after = await _open(connection, condition) if before is None else raise_again(before, condition)
         if after == before:
             return after
-        step = Step(AlertAction.RAISE, await read_database_clock(connection), by)
+        step = Step(AlertAction.RAISE, await read_database_clock(connection), deed.by.name)
         if before is not None:
             await _write(connection, [after])
-        await _tell(connection, [Happening(step, before, after)])
+        await _tell(connection, [Happening(step, before, after)], deed)
     return after
 
 
@@ -94,17 +95,17 @@ async def change_alert(
     database: Database,
     alert_id: str,
     action: AlertAction,
-    by: str,
+    deed: Deed,
     note: str | None = None,
     until: datetime | None = None,
 ) -> StoredAlert:
     """An alert after CLEAR, ACKNOWLEDGE, RESOLVE or SHELVE."""
-    (changed,) = await _change(database, {alert_id: "alertId"}, action, by, note, until)
+    (changed,) = await _change(database, {alert_id: "alertId"}, action, deed, note, until)
     return changed
 
 
 async def change_alerts(
-    database: Database, alert_ids: Sequence[str], action: AlertAction, by: str, note: str | None = None
+    database: Database, alert_ids: Sequence[str], action: AlertAction, deed: Deed, note: str | None = None
 ) -> list[StoredAlert]:
     """All of them after ACKNOWLEDGE or RESOLVE, in their order, or none. Errors blame alertIds.INDEX."""
     if len(alert_ids) > MOST_AT_ONCE:
@@ -116,7 +117,7 @@ async def change_alerts(
         if alert_id in fields:
             raise InvalidInput(f"Alert {alert_id!r} is in the list twice.", field=f"alertIds.{index}")
         fields[alert_id] = f"alertIds.{index}"
-    return await _change(database, fields, action, by, note, None)
+    return await _change(database, fields, action, deed, note, None)
 
 
 async def find_transitions(connection: Connection, alert_ids: Sequence[int]) -> dict[int, list[Transition]]:
@@ -164,7 +165,7 @@ async def _change(
     database: Database,
     fields: dict[str, str],
     action: AlertAction,
-    by: str,
+    deed: Deed,
     note: str | None,
     until: datetime | None,
 ) -> list[StoredAlert]:
@@ -174,7 +175,7 @@ async def _change(
         return []
     async with database.transaction() as connection:
         found = await _lock(connection, [int(alert_id) for alert_id in fields if can_be_id(alert_id)])
-        step = Step(action, await read_database_clock(connection), by, note, until)
+        step = Step(action, await read_database_clock(connection), deed.by.name, note, until)
         _check_until(until, step.at)
         happenings = []
         for alert_id, field in fields.items():
@@ -187,7 +188,7 @@ async def _change(
                 error.field = field
                 raise
         await _write(connection, [each.after for each in happenings])
-        await _tell(connection, happenings)
+        await _tell(connection, happenings, deed)
     return [each.after for each in happenings]
 
 
@@ -258,7 +259,7 @@ def _encode(value: object) -> object:
     return getattr(value, "value", value)
 
 
-async def _tell(connection: Connection, happenings: Sequence[Happening]) -> None:
+async def _tell(connection: Connection, happenings: Sequence[Happening], deed: Deed) -> None:
     await connection.executemany(
         """
         INSERT INTO alert_transitions (alert_id, at, action, state_before, state_after, by, note, shelved_until)
@@ -279,6 +280,8 @@ async def _tell(connection: Connection, happenings: Sequence[Happening]) -> None
             if each.before is None or is_worth_keeping(each.before, each.after)
         ],
     )
+    changes = [describe_change(Subject.ALERT, str(each.after.id), each.before, each.after) for each in happenings]
+    await record_changes(connection, deed, changes)
     await publish_events(connection, Topic.ALERTS, [_describe(each) for each in happenings])
 
 

@@ -10,6 +10,7 @@ from uuid import uuid4
 
 import msgspec
 
+from app.access.audit import Deed, Subject, describe_change, record_changes
 from app.database import Connection, Database
 from app.errors import Conflict, InvalidInput, NotFound, RequestError, blame
 from app.events.outbox import Topic, publish_events
@@ -27,26 +28,33 @@ from app.instants import to_microseconds
 MOST_AT_ONCE = 1_000  # predictions of one request
 
 
-async def record_prediction(database: Database, forecast: Forecast, on_conflict: OnConflict) -> StoredPrediction:
+async def record_prediction(
+    database: Database, forecast: Forecast, on_conflict: OnConflict, deed: Deed
+) -> StoredPrediction:
     """The prediction as it's stored. One that is stored already changes nothing; with other values it is a Conflict, or
     with OVERWRITE takes the old one's place and its id."""
-    (stored,) = await _record(database, [forecast], on_conflict, [None])
+    (stored,) = await _record(database, [forecast], on_conflict, [None], deed)
     return stored
 
 
 async def record_predictions(
-    database: Database, forecasts: Sequence[Forecast], on_conflict: OnConflict
+    database: Database, forecasts: Sequence[Forecast], on_conflict: OnConflict, deed: Deed
 ) -> list[StoredPrediction]:
     """All of them as they are stored, in their order, or none. Errors blame predictions.INDEX.FIELD."""
     if len(forecasts) > MOST_AT_ONCE:
         raise InvalidInput(
             f"predictions holds {len(forecasts):,}: send at most {MOST_AT_ONCE:,} at once.", field="predictions"
         )
-    return await _record(database, forecasts, on_conflict, [f"predictions.{index}" for index in range(len(forecasts))])
+    places = [f"predictions.{index}" for index in range(len(forecasts))]
+    return await _record(database, forecasts, on_conflict, places, deed)
 
 
 async def _record(
-    database: Database, forecasts: Sequence[Forecast], on_conflict: OnConflict, places: Sequence[str | None]
+    database: Database,
+    forecasts: Sequence[Forecast],
+    on_conflict: OnConflict,
+    places: Sequence[str | None],
+    deed: Deed,
 ) -> list[StoredPrediction]:
     async with database.transaction() as connection:
         wanted = await _check(connection, forecasts, places)
@@ -60,6 +68,14 @@ async def _record(
                         raise _describe_conflict(key)
         written |= await _overwrite(connection, list(changed.values()))
         if written:
+            await record_changes(
+                connection,
+                deed,
+                [
+                    describe_change(Subject.PREDICTION, str(each.prediction_id), stored.get(key), each)
+                    for key, each in written.items()
+                ],
+            )
             await publish_events(connection, Topic.PREDICTIONS, [_tell_written(list(written))])
     return [{**stored, **written}[key] for key in wanted]
 
