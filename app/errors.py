@@ -38,6 +38,7 @@
         ├── AlreadyExists       ALREADY_EXISTS
         ├── Conflict            CONFLICT               something else is stored under the same key
         ├── WrongState          ALERT_STATE            an alert is in a state that doesn't allow it
+        ├── RateLimited         RATE_LIMITED           whoever asks has spent their allowance; try again later
         ├── PartlyStored        any of these, when a part of a body was durable already
         ├── QueryTimeout        QUERY_TIMEOUT          the database was stopped from working on it any longer
         └── DatabaseUnavailable DATABASE_UNAVAILABLE   try again later
@@ -260,6 +261,23 @@ class WrongState(RequestError):
     http_status = 409
 
 
+class RateLimited(RequestError):
+    """`wait` is how long it would have to be waited, in seconds; `told` what clients get of that and of the allowance."""
+
+    code = "RATE_LIMITED"
+    http_status = 429
+
+    def __init__(self, message: str, *, wait: float, told: dict[str, object]) -> None:
+        super().__init__(message)
+        self.wait = wait
+        self.told = told
+        self.http_headers = {"Retry-After": str(told["retryAfter"])}  # type: ignore[misc]  # of the instance alone
+
+    @property
+    def extensions(self) -> dict[str, object]:
+        return {**super().extensions, **self.told}
+
+
 class QueryTimeout(RequestError):
     code = "QUERY_TIMEOUT"
     http_status = 504
@@ -288,7 +306,8 @@ class PartlyStored(RequestError):
         self.http_status = cause.http_status  # type: ignore[misc]  # as above
         self.http_headers = cause.http_headers  # type: ignore[misc]  # as above
         self.durable = durable
+        self._told = cause.extensions
 
     @property
     def extensions(self) -> dict[str, object]:
-        return {**super().extensions, "durable": self.durable}
+        return {**self._told, "durable": self.durable}

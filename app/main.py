@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING
 
 from litestar import Litestar
 
+from app.access.allowance import Allowance, Kind
+from app.access.bucket import Rate
 from app.access.entrance import Entrance
 from app.access.guard import guard
 from app.access.jwks import ProviderKeys
@@ -123,6 +125,8 @@ def create_app(settings: Settings | None = None) -> Litestar:
         declared=find_hypertables(APP_CONFIG.table_classes),
         max_page_rows=settings.max_page_rows,
         tracing=traces,
+        queries=_make_allowance(database, Kind.QUERY, settings.query_allowance, settings.query_burst),
+        intake=_make_allowance(database, Kind.INGEST, settings.ingest_allowance, settings.ingest_burst),
     )
     tables = [table._meta.tablename for table in APP_CONFIG.table_classes]
     drain = Drain(settings.drain)
@@ -189,9 +193,15 @@ def create_app(settings: Settings | None = None) -> Litestar:
         openapi_config=None,
         logging_config=make_logging(settings.log_level.value.upper(), as_json=_writes_json(settings)),
     )
-    ingest = answer_errors(make_endpoint(writer, rooms.locations, backlog, limits, settings.max_body_bytes))
+    ingest = answer_errors(
+        make_endpoint(writer, rooms.locations, backlog, limits, settings.max_body_bytes, rooms.intake)
+    )
     service.open_roads({INGEST: lambda _: ingest, "/graphql": Shortcut(schema, rooms).wrap})
     return service
+
+
+def _make_allowance(database: Database, kind: Kind, per_minute: int | None, burst: int | None) -> Allowance | None:
+    return None if per_minute is None else Allowance(database, kind, Rate(per_minute, burst or per_minute))
 
 
 def _make_gate(settings: Settings) -> Gate:

@@ -11,6 +11,7 @@ import msgspec
 import strawberry
 from strawberry.litestar import BaseContext
 
+from app.access.allowance import Allowance
 from app.access.credentials import read_connection, read_headers
 from app.access.entrance import Entrance
 from app.access.locations import BoundWriter, MachineLocations
@@ -35,7 +36,7 @@ from app.tracing import Tracing
 class Rooms:
     """What `main` has wired together for the resolvers. `database` and `writer` are as whoever asks sees them; `whole` is the
     database for what is checked by other means: `visibility` has these. `declared` are the hypertables by table name, `max_page_rows` is
-    how many rows a page, and groups an aggregate, may have."""
+    how many rows a page, and groups an aggregate, may have. `queries` and `intake` are what everybody may ask for, None without end."""
 
     entrance: Entrance
     locations: MachineLocations
@@ -51,6 +52,8 @@ class Rooms:
     declared: Mapping[str, Hypertable]
     max_page_rows: int
     tracing: Tracing | None = None
+    queries: Allowance | None = None
+    intake: Allowance | None = None
 
     def see(self, principal: Principal | None) -> Rooms:
         """The same for somebody, who may be bound to locations."""

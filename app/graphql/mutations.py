@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, cast
 
+import msgspec
 import strawberry
 
 from app.access.audit import Deed, begin_deed
@@ -116,6 +117,8 @@ class Mutation:
             for reading in measurements
         ]
         rooms = info.context.rooms
+        if rooms.intake is not None:
+            await rooms.intake.spend(info.context.asker, len(msgspec.json.encode(rows)))
         submission = read_objects(rows, info.context.now, rooms.limits)
         return IngestResult.view(await rooms.writer.commit(submission, on_conflict, info.context.asker))
 

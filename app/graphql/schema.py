@@ -30,8 +30,8 @@ from strawberry.types.graphql import OperationType
 
 from app.cache import BoundedCache
 from app.correlation import read_correlation_id
-from app.errors import InvalidInput, QueryTimeout, QueryTooExpensive, RequestError
-from app.graphql.context import Rooms
+from app.errors import InvalidInput, QueryTimeout, QueryTooExpensive, RateLimited, RequestError
+from app.graphql.context import Context, Rooms
 from app.graphql.cost import Cost, CostModel
 from app.graphql.deadline import stop_when_gone
 from app.graphql.documents import KEPT_BYTES, KEPT_DOCUMENTS, DocumentRefused, Documents
@@ -187,11 +187,27 @@ class Schema(strawberry.Schema):
         if operation_type not in context.allowed_operations:
             raise InvalidOperationTypeError(operation_type)
         try:
-            self._estimate(context, context.graphql_document)
-        except QueryTooExpensive as error:
-            context.extensions_results["cost"] = error.cost
+            cost = self._estimate(context, context.graphql_document)
+            if cost is not None:
+                await self._charge(context.context, cost)
+        except RequestError as error:
+            if isinstance(error, QueryTooExpensive):
+                context.extensions_results["cost"] = error.cost
             return PreExecutionError(data=None, errors=[GraphQLError(str(error), original_error=error)])
         return None
+
+    async def _charge(self, asker: Context, cost: Cost) -> None:
+        allowance = asker.rooms.queries
+        if allowance is None:
+            return
+        try:
+            await allowance.spend(asker.asker, cost.estimated)
+        except RateLimited as error:
+            if asker.websocket is None and asker.response is not None:
+                # For whoever looks at HTTP alone: proxies, and clients' own ways to try again.
+                asker.response.status_code = error.http_status
+                asker.response.headers.update(error.http_headers)
+            raise
 
     def _require_allowed(self, context: ExecutionContext, document: DocumentNode, text: str) -> None:
         operation = get_operation_ast(document, context.operation_name)
@@ -207,15 +223,16 @@ class Schema(strawberry.Schema):
             self._needs.put(key, needs, len(text))
         return needs
 
-    def _estimate(self, context: ExecutionContext, document: DocumentNode) -> None:
+    def _estimate(self, context: ExecutionContext, document: DocumentNode) -> Cost | None:
         operation = get_operation_ast(document, context.operation_name)
         if operation is None:
-            return  # execution says that several are there and none was named
+            return None  # execution says that several are there and none was named
         asker = context.context
         cost = self.estimate(document, operation, context.variables or {}, asker.rooms, asker.now)
         # A subscription is estimated by one event; told once would be too little, with each event too much.
         if context.operation_type is not OperationType.SUBSCRIPTION:
             context.extensions_results["cost"] = asdict(cost)
+        return cost
 
     def estimate(
         self,

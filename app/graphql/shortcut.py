@@ -122,9 +122,19 @@ class Shortcut:
             if fetches is None:
                 return None
             cost = self._estimate(operation, asked)
+            queries = self._rooms.queries
+            if queries is not None and principal is not None:
+                await queries.spend(principal, cost.estimated)
         except Exception:  # noqa: BLE001 - the long way will meet it again, and says and logs what it is
             return None
-        rooms = self._rooms.see(principal)
+        answer = await self._execute(operation, fetches, cost, receive, self._rooms.see(principal))
+        if answer is None and queries is not None and principal is not None:
+            queries.give_back(principal, cost.estimated)  # the long way counts it anew
+        return answer
+
+    async def _execute(
+        self, operation: _Operation, fetches: Mapping[str, Fetch], cost: Cost, receive: Any, rooms: Rooms
+    ) -> bytes | None:
         tracing = self._rooms.tracing
         if tracing is None:
             return await self._fetch(operation, fetches, cost, receive, rooms)

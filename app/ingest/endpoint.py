@@ -17,6 +17,7 @@ import msgspec
 from litestar.exceptions import MethodNotAllowedException
 from litestar.types import ASGIApp, Receive, Scope, Send
 
+from app.access.allowance import Allowance
 from app.access.guard import read_principal, require_route
 from app.access.locations import BoundWriter, MachineLocations
 from app.access.principal import Principal
@@ -46,9 +47,15 @@ LINES = frozenset({"application/x-ndjson", "application/ndjson", "application/js
 
 
 def make_endpoint(
-    writer: Writer, machines: MachineLocations, backlog: Backlog, limits: Limits, most_bytes: int
+    writer: Writer,
+    machines: MachineLocations,
+    backlog: Backlog,
+    limits: Limits,
+    most_bytes: int,
+    allowance: Allowance | None = None,
 ) -> ASGIApp:
-    """The application over this writer. `most_bytes` is how long a body, or a line of NDJSON, may be."""
+    """The application over this writer. `most_bytes` is how long a body, or a line of NDJSON, may be; `allowance` what everybody
+    may send in a time."""
 
     watch = StallWatch()
 
@@ -86,10 +93,13 @@ def make_endpoint(
             if read is None:
                 backlog.check(0)
                 async with aclosing(read_pieces(receive, coding, watch)) as pieces:
-                    return await LineStream(writer, backlog, share, limits, most_bytes, on_conflict, by).store(pieces)
+                    stream = LineStream(writer, backlog, share, limits, most_bytes, on_conflict, by, allowance)
+                    return await stream.store(pieces)
             _check_length(length, most_bytes)
             backlog.check(length)
             body = await _gather(receive, coding, watch, share, most_bytes)
+            if allowance is not None:
+                await allowance.spend(by, len(body))
             now = read_clock()
             large = len(body) > LARGE
             submission = await asyncio.to_thread(read, body, now, limits) if large else read(body, now, limits)

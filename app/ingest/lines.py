@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 
 import msgspec
 
+from app.access.allowance import Allowance
 from app.access.principal import Principal
 from app.errors import PartlyStored, PayloadTooLarge, RequestError
 from app.ingest.backlog import Backlog, Share
@@ -37,6 +38,7 @@ class LineStream:
         most_bytes: int,
         on_conflict: OnConflict,
         by: Principal,
+        allowance: Allowance | None,
     ) -> None:
         self._writer = writer
         self._backlog = backlog
@@ -45,6 +47,7 @@ class LineStream:
         self._most_bytes = most_bytes
         self._on_conflict = on_conflict
         self._by = by
+        self._allowance = allowance
         self._read = 0  # lines
         self._durable = 0  # lines of them
         self._result = NOTHING
@@ -82,6 +85,8 @@ class LineStream:
             await self._store_batch(bytes(buffer))
 
     async def _store_batch(self, lines: bytes) -> None:
+        if self._allowance is not None:
+            await self._allowance.wait_to_spend(self._by, len(lines), self._writer.patience)
         submission = read_lines(lines, self._read, read_clock(), self._limits)
         # One after the other, since a later line is judged by what an earlier one has stored.
         await self._settle()

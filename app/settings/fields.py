@@ -212,6 +212,33 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Annotated[int, Meta(ge=1)],
         Meta(description="What one GraphQL operation may be estimated to cost, in units of about a row."),
     ] = 100_000
+    query_allowance: Annotated[
+        Annotated[int, Meta(ge=1)] | None,
+        Meta(
+            description="What GraphQL operations may be estimated to cost in a minute, all together, with each API key and of each "
+            "person. Unset: without end.",
+            examples=["600000"],
+        ),
+    ] = None
+    query_burst: Annotated[
+        Annotated[int, Meta(ge=1)] | None,
+        Meta(description="How much of that may be spent at once after a rest. Unset: a minute's.", examples=["100000"]),
+    ] = None
+    ingest_allowance: Annotated[
+        Annotated[int, Meta(ge=1)] | None,
+        Meta(
+            description="How many bytes of readings may be sent in a minute, decompressed, with each API key and by each "
+            "person. Unset: without end.",
+            examples=["60000000"],
+        ),
+    ] = None
+    ingest_burst: Annotated[
+        Annotated[int, Meta(ge=1)] | None,
+        Meta(
+            description="How many of these bytes may be sent at once after a rest. Unset: a minute's.",
+            examples=["16777216"],
+        ),
+    ] = None
     graphql_timeout: Annotated[
         timedelta,
         Meta(description="How long one GraphQL query or mutation may take as a whole (ISO 8601 duration)."),

@@ -9,7 +9,7 @@ from typing import Any, Final, get_args, get_origin
 import msgspec
 
 from app.settings.fields import Settings, name_variable
-from app.settings.texts import describe_range, find_choice, format_value, get_meta, get_type, is_secret
+from app.settings.texts import describe_range, find_choice, find_whole, format_value, get_meta, get_type, is_secret
 
 _HEAD: Final = """\
 # Configuration
@@ -41,6 +41,8 @@ _SEE: Final = {
     "graphql_allow_only_listed": "reference.md#documents-by-name",
     "ingest_queue_bytes": "reference.md#ingest",
     "ingest_deadline": "reference.md#ingest",
+    "query_allowance": "security.md#how-much-somebody-may-ask-for",
+    "ingest_allowance": "security.md#how-much-somebody-may-ask-for",
     "data_dir": "reference.md#the-embedded-server",
     "jwt_secret": "security.md#tokens-of-people",
     "jwt_public_key": "security.md#tokens-of-people",
@@ -80,6 +82,6 @@ def _describe_kind(annotation: Any) -> str:
         return "names, with commas between them"
     if bool in kinds:
         return "`true`, `false`"
-    if int in kinds:
-        return f"a whole number {describe_range(annotation)}"
+    if (whole := find_whole(annotation)) is not None:
+        return f"a whole number {describe_range(whole)}"
     return "a duration" if timedelta in kinds else "a path" if Path in kinds else "a text"

@@ -66,6 +66,11 @@ def find_choice(annotation: Any) -> type[Enum] | None:
     return next((each for each in kinds if isinstance(each, type) and issubclass(each, Enum)), None)
 
 
+def find_whole(annotation: Any) -> Any:
+    """What is annotated to a field that is a whole number, or one or nothing; None of any other."""
+    return next((each for each in (annotation, *get_args(get_type(annotation))) if get_type(each) is int), None)
+
+
 def is_secret(annotation: Any) -> bool:
     """Whether a field's value must never be shown."""
     return any((meta.extra or {}).get("secret", False) for meta in _metas(annotation))
@@ -92,6 +97,6 @@ def explain_kind(error: msgspec.ValidationError, annotation: Any) -> str:
         return "must be an ISO 8601 duration, such as PT30S, PT5M or P1D."
     if kind in {bool, bool | None}:
         return "must be true or false."
-    if kind is int:
-        return f"must be a whole number {describe_range(annotation)}."
+    if (whole := find_whole(annotation)) is not None:
+        return f"must be a whole number {describe_range(whole)}."
     return f"{str(error).replace('`', '')}."
