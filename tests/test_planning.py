@@ -15,6 +15,7 @@ import pytest
 from graphql import GraphQLEnumType, GraphQLInputObjectType, GraphQLObjectType, get_named_type, is_non_null_type
 
 from app.graphql import shortcut
+from app.graphql.prepared import Prepared
 from app.graphql.schema import make_schema
 from tests import comparing
 from tests.client import ServiceClient
@@ -204,6 +205,46 @@ async def test_what_stands_on_tables_alone_goes_the_short_way_once_its_document_
     answers = [await hard.post_graphql(query) for _ in range(3)]
     assert taken == [False, planned, planned]
     assert answers[0] == answers[1] == answers[2]
+
+
+KEYS = ["A", 'tab\tline\nquote"slash\\', "Ünïcode 🏭", "$$ $1 %s {row}", "A"]
+
+
+@pytest.mark.parametrize(
+    ("query", "prepared"),
+    [
+        ("query ($id: ID!) { machine(machineId: $id) { machineId alerts(first: 2) { nodes { title } } } }", True),
+        ('query ($id: ID!) { a: machine(machineId: $id) { location } b: machine(machineId: "A") { machineId } }', True),
+        ("query ($id: ID) { machines(first: 9, where: { machineId: { eq: $id } }) { nodes { machineId } } }", False),
+        ("query ($id: ID! = 5) { machine(machineId: $id) { machineId } }", False),
+        (
+            "query ($id: ID!, $to: String = null) { machine(machineId: $id) { location alerts(after: $to) { nodes { title } } } }",
+            False,
+        ),
+    ],
+)
+async def test_rows_by_their_keys_are_planned_once_for_all_keys(
+    hard: ServiceClient, monkeypatch: pytest.MonkeyPatch, query: str, prepared: bool
+) -> None:
+    filled: list[bool] = []
+    fill = Prepared.fill
+
+    def note(self: Prepared, variables: Any) -> Any:
+        fetches = fill(self, variables)
+        filled.append(fetches is not None)
+        return fetches
+
+    monkeypatch.setattr(Prepared, "fill", note)
+    answers = [await hard.post_graphql(query, id=key) for key in KEYS]
+    assert filled == [True] * 3 * prepared  # the first makes the document known, the second plans it
+    with comparing.resolve_everything():
+        monkeypatch.setattr(Prepared, "fill", lambda *_: None)
+        assert [await hard.post_graphql(query, id=key) for key in KEYS] == answers
+    monkeypatch.setattr(Prepared, "fill", note)
+    for odd in ({"id": None}, {}, {"id": ["A"]}, {"id": 5}, {"id": "A", "more": "B"}):
+        first = await hard.post_graphql(query, **odd)
+        assert await hard.post_graphql(query, **odd) == first
+    assert filled == [True] * 3 * prepared + [False] * 10 * prepared
 
 
 @pytest.mark.parametrize("value", ["NaN", "Infinity", "-Infinity"])

@@ -50,7 +50,7 @@ def plan_field(selected: Selected | None, schema: Any, variables: VariableValues
         statement = write_statement(selected, read, most)
     except (RequestError, GraphQLError):
         return None  # the resolver that it's about will say so, and where
-    return None if statement is None else partial(_fetch_text, *statement.number())
+    return None if statement is None else partial(fetch_text, *statement.number())
 
 
 def read_arguments(schema: Any, variables: VariableValues, asked: Selected) -> dict[str, Any]:
@@ -61,7 +61,8 @@ def read_arguments(schema: Any, variables: VariableValues, asked: Selected) -> d
     return convert_arguments(given, asked.declared.arguments, scalar_registry=registry, config=schema.config)
 
 
-async def _fetch_text(sql: str, arguments: tuple[Any, ...], rooms: Rooms) -> bytes | None:
+async def fetch_text(sql: str, arguments: tuple[Any, ...], rooms: Rooms) -> bytes | None:
+    """The one value of a statement of `write_statement`'s."""
     async with rooms.database.reading() as connection:
         text: str | None = await connection.fetchval(sql, *arguments)
     return None if text is None or UNUSUAL in text else text.encode()

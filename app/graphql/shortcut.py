@@ -44,6 +44,7 @@ from app.graphql.execution import PlanningExecutor
 from app.graphql.measured import OK, name_span
 from app.graphql.permissions import Need, require_allowed
 from app.graphql.planner import Fetch, Selections, plan_field, select_all
+from app.graphql.prepared import Prepared, prepare
 from app.graphql.schema import Schema, code_error, describe_late
 from app.instants import read_clock
 
@@ -64,8 +65,9 @@ class Asked(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
 
 
 class _Operation(msgspec.Struct):
-    """What is known of an operation before its variables are. `name` is that of the list of allowed operations; `plain` says that each of them is one id or one text, which
-    changes what is found and never how much is read; `deciding` are those that @skip and @include go by."""
+    """What is known of an operation before its variables are. `name` is that of the list of allowed operations; `plain` says
+    that each of them is one id or one text, which changes what is found and never how much is read; `deciding` are those
+    that @skip and @include go by; `prepared` is the plan, where no variable changes it."""
 
     document: DocumentNode
     node: OperationDefinitionNode
@@ -74,6 +76,7 @@ class _Operation(msgspec.Struct):
     deciding: frozenset[str]
     needs: tuple[Need, ...]
     selections: dict[tuple[object, ...], Selections]
+    prepared: Prepared | None = None
     fetches: dict[str, Fetch] | None = None  # where no variable changes them
     cost: Cost | None = None  # the latest, and when it was estimated
     costed_at: datetime | None = None
@@ -114,11 +117,10 @@ class Shortcut:
         try:
             asked = self._decoder.decode(body)
             operation = self._find_operation(asked)
-            variables = None if operation is None else self._read_variables(operation, asked)
-            if operation is None or variables is None:
+            if operation is None:
                 return None
             require_allowed(operation.needs, principal)
-            fetches = self._plan(operation, asked, variables)
+            fetches = self._find_fetches(operation, asked)
             if fetches is None:
                 return None
             cost = self._estimate(operation, asked)
@@ -163,9 +165,16 @@ class Shortcut:
         self._operations.put(key, operation, TREE_BYTES)
         return operation
 
+    def _find_fetches(self, operation: _Operation, asked: Asked) -> dict[str, Fetch] | None:
+        """None where not every root field is planned, or where something is wrong with the variables."""
+        self._schema.check_variables(asked.variables or {})
+        if operation.prepared is not None and (filled := operation.prepared.fill(asked.variables or {})) is not None:
+            return filled
+        variables = self._read_variables(operation, asked)
+        return None if variables is None else self._plan(operation, asked, variables)
+
     def _read_variables(self, operation: _Operation, asked: Asked) -> VariableValues | None:
         """The variables as graphql-core coerces them; None where it has something against them."""
-        self._schema.check_variables(asked.variables or {})
         definitions = operation.node.variable_definitions or ()
         read = get_variable_values(self._schema.core, definitions, asked.variables or {})
         return None if isinstance(read, list) else read
@@ -185,6 +194,9 @@ class Shortcut:
             if isinstance(executor, list) or len(operation.selections) > KEPT:
                 return None
             selections = operation.selections[deciding] = select_all(executor)
+            if operation.plain:
+                most = self._rooms.max_page_rows
+                operation.prepared = prepare(operation.node, selections, self._schema, variables, most)
         fetches: dict[str, Fetch] = {}
         for key, selected in selections.items():
             fetch = plan_field(selected, self._schema, variables, self._rooms.max_page_rows)
