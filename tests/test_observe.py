@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import shutil
 import subprocess
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from grafana_foundation_sdk.cog import plugins
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
@@ -16,8 +20,9 @@ from grafana_foundation_sdk.models.dashboard import Dashboard
 from ruamel.yaml import YAML
 
 from tests.client import ServiceClient
-from tests.conftest import ROOT
+from tests.conftest import ROOT, run_command, run_service
 from tests.scrape import scrape
+from tests.test_startup import find_free_port
 
 FOLDER = ROOT / "observe"
 ALERTS = FOLDER / "alerts.yml"
@@ -120,6 +125,66 @@ def test_prometheus_takes_the_queries_of_the_dashboard(tmp_path: Path) -> None:
         rules.append({"record": f"panel:{number}", "expr": expression})
     (tmp_path / "panels.yml").write_text(json.dumps({"groups": [{"name": "panels", "rules": rules}]}))
     assert f"SUCCESS: {len(rules)} rules found" in run_promtool("check", "rules", "panels.yml", cwd=tmp_path)
+
+
+@pytest.mark.skipif(shutil.which("prometheus") is None, reason="prometheus is not installed")
+async def test_a_real_prometheus_reads_a_service_that_asks_for_a_key_and_knows_all_rules(
+    database_url: str, tmp_path: Path
+) -> None:
+    made = await asyncio.to_thread(
+        run_command, "invoke", "key-new", "--name", "prometheus", "--role", "viewer", database_url=database_url
+    )
+    assert made.returncode == 0, made.stderr
+    (tmp_path / "key").write_text(made.stdout)
+    async with run_service(database_url, AURUM_HOST="0.0.0.0") as service:
+        assert (await service.http.get("/metrics")).status_code == 401
+        config = read_yaml(FOLDER / "prometheus.yml")
+        config["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
+        config["rule_files"] = [str(ALERTS)]
+        (job,) = config["scrape_configs"]
+        job["authorization"]["credentials_file"] = str(tmp_path / "key")
+        job["static_configs"][0]["targets"] = [service.url.removeprefix("http://")]
+        (tmp_path / "prometheus.yml").write_text(json.dumps(config))
+        async with run_prometheus(tmp_path) as prometheus:
+            up = await ask_until_answered(prometheus, 'up{job="aurumai"}')
+            assert up["value"][1] == "1"
+            info = await ask_until_answered(prometheus, "aurumai_info")
+            assert info["metric"]["version"] == "0.1.0"
+            rules = (await prometheus.get("/api/v1/rules")).json()["data"]["groups"][0]["rules"]
+            assert [rule["name"] for rule in rules] == [rule["alert"] for rule in list_rules()]
+            assert {rule["health"] for rule in rules} <= {"ok", "unknown"}
+            assert {rule["state"] for rule in rules} == {"inactive"}
+
+
+@asynccontextmanager
+async def run_prometheus(folder: Path) -> AsyncIterator[httpx.AsyncClient]:
+    """A Prometheus with the configuration of a folder, and a client of it."""
+    port = find_free_port()
+    command = [
+        "prometheus",
+        f"--config.file={folder / 'prometheus.yml'}",
+        f"--storage.tsdb.path={folder / 'data'}",
+        f"--web.listen-address=127.0.0.1:{port}",
+    ]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # noqa: ASYNC220 - doesn't wait
+    try:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client:
+            yield client
+    finally:
+        process.terminate()
+        await asyncio.to_thread(process.wait, 20)
+
+
+async def ask_until_answered(prometheus: httpx.AsyncClient, query: str) -> Any:
+    """The one sample of a query, once there is one."""
+    async with asyncio.timeout(60):
+        while True:
+            with suppress(httpx.TransportError):
+                answer = await prometheus.get("/api/v1/query", params={"query": query})
+                if answer.status_code == 200 and (found := answer.json()["data"]["result"]):
+                    (sample,) = found
+                    return sample
+            await asyncio.sleep(0.1)
 
 
 OK = {
