@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, MutableMapping
 
 from app.errors import AurumError
 
 logger = logging.getLogger(__name__)
 
 
-async def repeat(what: str, do: Callable[[], Awaitable[object]], every: float) -> None:
+async def repeat(
+    what: str, do: Callable[[], Awaitable[object]], every: float, failing: MutableMapping[str, bool]
+) -> None:
     """Does it at once, and again `every` seconds after it was done, until it is cancelled; an error only puts it off.
 
-    `what` goes behind "Could not".
+    `what` goes behind "Could not"; under it `failing` says whether it went wrong the last time.
     """
     while True:
         try:
             await do()
+            failing[what] = False
         except AurumError as error:
-            logger.warning("Could not %s: %s", what, error)
+            failing[what] = True
+            logger.warning("Could not %s: %s", what, error, extra={"code": error.code})
         except Exception:
             # A chore that died of a bug would be missed only when the disk is full.
+            failing[what] = True
             logger.exception("Could not %s, and will try again.", what)
         await asyncio.sleep(every)
 

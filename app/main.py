@@ -10,7 +10,7 @@ import asyncio
 import gc
 import logging
 import sys
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, MutableMapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING
@@ -109,7 +109,6 @@ def create_app(settings: Settings | None = None) -> Litestar:
     entrance = Entrance(
         database, tokens, is_open=settings.env is Environment.DEVELOPMENT and is_loopback(settings.host)
     )
-    requests = Requests(tell_all=settings.log_level is LogLevel.DEBUG)
     rooms = Rooms(
         entrance=entrance,
         locations=MachineLocations(database),
@@ -127,6 +126,15 @@ def create_app(settings: Settings | None = None) -> Litestar:
         tracing=traces,
         queries=_make_allowance(database, Kind.QUERY, settings.query_allowance, settings.query_burst),
         intake=_make_allowance(database, Kind.INGEST, settings.ingest_allowance, settings.ingest_burst),
+    )
+    watched = Watched(
+        database=database,
+        backlog=backlog,
+        writer=writer,
+        fanout=fanout,
+        listener=listener,
+        requests=Requests(tell_all=settings.log_level is LogLevel.DEBUG),
+        operations=rooms.operations,
     )
     tables = [table._meta.tablename for table in APP_CONFIG.table_classes]
     drain = Drain(settings.drain)
@@ -156,7 +164,7 @@ def create_app(settings: Settings | None = None) -> Litestar:
                 raise
             stack.push_async_callback(writer.stop)
             stack.push_async_callback(_write_last_uses, entrance)
-            for chore in _list_chores(settings, rooms, tables, migrated):
+            for chore in _list_chores(settings, rooms, tables, migrated, watched.failing):
                 stack.push_async_callback(stop, asyncio.create_task(chore), CLOSE_TIMEOUT)
             _spare_collector()
             logger.info("AurumAI runs on %s.", database.edition)
@@ -168,22 +176,12 @@ def create_app(settings: Settings | None = None) -> Litestar:
         gate=_make_gate(settings),
         entrance=entrance,
         drain=drain,
-        requests=requests,
+        requests=watched.requests,
         tracing=traces,
         route_handlers=[
             make_controller(schema, rooms, protection, drain),
             make_health_router(database, tables, writer, listener, drain),
-            make_metrics_router(
-                Watched(
-                    database=database,
-                    backlog=backlog,
-                    writer=writer,
-                    fanout=fanout,
-                    listener=listener,
-                    requests=requests,
-                    operations=rooms.operations,
-                )
-            ),
+            make_metrics_router(watched),
             *([make_page_router()] if protection.graphiql else []),
         ],
         middleware=[guard],
@@ -211,18 +209,23 @@ def _make_gate(settings: Settings) -> Gate:
 
 
 def _list_chores(
-    settings: Settings, rooms: Rooms, tables: list[str], migrated: dict[str, Hypertable]
+    settings: Settings,
+    rooms: Rooms,
+    tables: list[str],
+    migrated: dict[str, Hypertable],
+    failing: MutableMapping[str, bool],
 ) -> tuple[Coroutine[None, None, None], ...]:
     database = rooms.database
     prune = partial(prune_outbox, database, settings.outbox_retention)
     drop = partial(_drop_expired, database, tables, migrated)
-    return (
-        repeat("prune the outbox", prune, PRUNING_INTERVAL),
-        repeat("look whether machines are silent", partial(look_now, database, rooms.liveness), WATCHING_INTERVAL),
-        repeat("roll up the hours", partial(keep_rollups, database), ROLLUP_INTERVAL),
-        repeat("note when keys were used", rooms.entrance.keys.write_uses, NOTED_EVERY),
-        repeat("drop what is too old", drop, RETENTION_INTERVAL),
+    chores = (
+        ("prune the outbox", prune, PRUNING_INTERVAL),
+        ("look whether machines are silent", partial(look_now, database, rooms.liveness), WATCHING_INTERVAL),
+        ("roll up the hours", partial(keep_rollups, database), ROLLUP_INTERVAL),
+        ("note when keys were used", rooms.entrance.keys.write_uses, NOTED_EVERY),
+        ("drop what is too old", drop, RETENTION_INTERVAL),
     )
+    return tuple(repeat(what, do, every, failing) for what, do, every in chores)
 
 
 def _spare_collector() -> None:

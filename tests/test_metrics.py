@@ -188,6 +188,27 @@ async def test_the_pool_tells_who_uses_it_and_who_waits(database_url: str, conne
         assert found.read("aurumai_database_up") == 1
 
 
+async def test_a_chore_that_went_wrong_is_told_until_it_went_right(
+    service: ServiceClient, connection: Connection
+) -> None:
+    async def read() -> dict[str, float]:
+        return {
+            labels["chore"]: value for labels, value in (await scrape(service)).list_samples("aurumai_chore_failing")
+        }
+
+    silent = "look whether machines are silent"  # every five seconds
+    async with asyncio.timeout(30):
+        while len(before := await read()) < 5:
+            pass
+        assert set(before.values()) == {0}
+        await connection.execute("ALTER TABLE machine_pulses RENAME TO elsewhere")
+        while (await read())[silent] == 0:
+            pass
+        await connection.execute("ALTER TABLE elsewhere RENAME TO machine_pulses")
+        while (await read())[silent] == 1:
+            pass
+
+
 async def test_migrations_are_counted_by_state(service: ServiceClient, connection: Connection) -> None:
     known = list_migrations()
     found = await scrape(service)

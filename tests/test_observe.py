@@ -228,6 +228,8 @@ SCENES: list[tuple[dict[str, str], str | None]] = [
         "AurumInternalErrors",
     ),
     ({'aurumai_http_errors_total{code="NOT_FOUND"}': "0+1"}, None),
+    ({'aurumai_chore_failing{chore="prune the outbox"}': "1"}, "AurumChoreFailing"),
+    ({'aurumai_chore_failing{chore="prune the outbox"}': "0"}, None),
     ({'aurumai_subscription_dropped_batches_total{topic="alerts"}': "0+1"}, "AurumSubscribersBehind"),
 ]
 

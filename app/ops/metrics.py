@@ -7,8 +7,8 @@ can tell is left out when it doesn't answer in time, and `aurumai_database_up` i
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any
 
@@ -35,7 +35,7 @@ PATIENCE = 2.0  # seconds with the database; Prometheus gives up after ten
 
 @dataclass(frozen=True, kw_only=True)
 class Watched:
-    """The rooms that /metrics reads."""
+    """The rooms that /metrics reads; `failing` are the chores, and whether they went wrong the last time."""
 
     database: Database
     backlog: Backlog
@@ -44,6 +44,7 @@ class Watched:
     listener: Listener
     requests: Requests
     operations: OperationMeasures
+    failing: MutableMapping[str, bool] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,8 @@ class _Rooms(Collector):
         yield from _collect_operations(self._watched.operations)
         yield from _collect_ingest(self._watched.writer, self._watched.backlog)
         yield from _collect_events(self._watched.fanout, self._watched.listener)
+        failing = {what: int(failed) for what, failed in self._watched.failing.items()}
+        yield _gauge("aurumai_chore_failing", "1 while a chore went wrong the last time.", "chore", failing)
         yield from _collect_database(self._watched.database, self.look)
 
 
