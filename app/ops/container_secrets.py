@@ -15,6 +15,7 @@ def make_secrets(folder: Path) -> None:
     password = _make_file(folder / "postgres_password", secrets.token_urlsafe(_BYTES))
     _make_file(folder / "database_url", f"postgresql://aurum:{password}@db:5432/aurum")
     _make_file(folder / "grafana_password", secrets.token_urlsafe(_BYTES))
+    _make_file(folder / "prometheus_key", "")  # for whoever makes one: the service must be there first
 
 
 def _make_file(path: Path, text: str) -> str:
