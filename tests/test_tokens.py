@@ -9,8 +9,9 @@ import hmac
 import json
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import cache
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +123,7 @@ NOW = int(time.time())
         ("nonsense", "That is neither an API key nor a token."),
         ("x" * 20_000, "The token is too long."),
     ],
+    ids=count(1),
 )
 async def test_a_token_that_doesn_t_hold_lets_nobody_in(database_url: str, token: str, said: str) -> None:
     async with run_service(database_url, **HS256) as service:
@@ -217,8 +219,9 @@ class Provider:
         await reader.readuntil(b"\r\n\r\n")
         self.asked += 1
         writer.write(self.answer)
-        await writer.drain()
         writer.close()
+        with suppress(ConnectionError):  # whoever asked has heard enough
+            await writer.wait_closed()
 
 
 @asynccontextmanager
@@ -301,16 +304,19 @@ async def test_a_provider_that_hangs_is_waited_for_no_longer_than_seconds(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(jwks, "TIMEOUT", 0.1)
-    hanging = asyncio.Event()
+    ended = asyncio.Event()
 
-    async def hang(*_: Any) -> None:
-        await hanging.wait()
+    async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()  # until whoever asked hangs up
+        writer.close()
+        await writer.wait_closed()
+        ended.set()
 
     server = await asyncio.start_server(hang, "127.0.0.1", 0)
     url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
     async with run_service(database_url, **PRODUCTION, AURUM_JWT_JWKS_URL=url) as service:
         assert (await ask(service, sign_as("one")))[0] == 503
-    hanging.set()
+    await ended.wait()
     server.close()
 
 
