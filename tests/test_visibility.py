@@ -196,6 +196,11 @@ async def test_what_is_here_may_be_changed_and_not_taken_elsewhere(both: Both) -
     assert refused["message"] == (
         "Query.storage is for engineer and admin of all locations, and key:hall is bound to some."
     )
+    metrics = await bound.http.get("/metrics")
+    assert (metrics.status_code, metrics.json()["message"]) == (
+        403,
+        "/metrics is for viewer, operator, engineer and admin of all locations, and key:hall is bound to some.",
+    )
 
 
 async def test_readings_of_a_machine_elsewhere_are_refused_like_those_of_none(both: Both) -> None:

@@ -10,7 +10,7 @@ from typing import Any, Final, cast
 from litestar.types import ASGIApp, Receive, Scope, Send
 
 from app.access.entrance import ASKED_FOR, Entrance
-from app.access.matrix import Entry, describe_roles, find_route_rule
+from app.access.matrix import Entry, describe_refusal, find_route_rule
 from app.access.principal import Principal
 from app.errors import Forbidden, RequestError, Unauthenticated
 
@@ -51,7 +51,7 @@ def require_route(scope: Any, path: str) -> None:
     if principal is None:
         raise Unauthenticated(ASKED_FOR)
     if not rule.allows(principal):
-        raise Forbidden(f"{path} is for {describe_roles(rule)}, and {principal.name} is none of these.")
+        raise Forbidden(describe_refusal(path, rule, principal))
 
 
 def guard(app: ASGIApp) -> ASGIApp:

@@ -84,7 +84,7 @@ ROUTES: Final[Mapping[str, Rule | Entry]] = {
     "/health/live": Entry.OPEN,
     "/health/ready": Entry.ANSWERED,  # the reasons, to whoever is known
     "/ingest": _SEND,
-    "/metrics": _READ,
+    "/metrics": Rule(READERS, everywhere=True),  # of all machines together
 }
 
 _ROOTS: Final = frozenset({"Query", "Mutation", "Subscription"})
@@ -101,7 +101,10 @@ def find_route_rule(path: str) -> Rule | Entry:
     return ROUTES.get(path, _UNSAID)
 
 
-def describe_roles(rule: Rule) -> str:
-    """The roles that a rule asks for, in words."""
+def describe_refusal(what: str, rule: Rule, principal: Principal) -> str:
+    """Why somebody may not, as a sentence that begins with what it is."""
     names = [role.value for role in Role if role in rule.roles]
-    return " and ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else names[0]
+    roles = " and ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else names[0]
+    if rule.everywhere and principal.locations is not None:
+        return f"{what} is for {roles} of all locations, and {principal.name} is bound to some."
+    return f"{what} is for {roles}, and {principal.name} is none of these."

@@ -24,7 +24,7 @@ from graphql import (
 )
 
 from app.access.entrance import ASKED_FOR
-from app.access.matrix import Rule, describe_roles, find_field_rule
+from app.access.matrix import Rule, describe_refusal, find_field_rule
 from app.access.principal import Principal
 from app.errors import Forbidden, Unauthenticated
 
@@ -62,14 +62,7 @@ def require_allowed(needs: Iterable[Need], principal: Principal | None) -> None:
         raise Unauthenticated(ASKED_FOR)
     for need in needs:
         if not need.rule.allows(principal):
-            raise Forbidden(_describe(need, principal), field=need.field)
-
-
-def _describe(need: Need, principal: Principal) -> str:
-    said = f"{need.field} is for {describe_roles(need.rule)}"
-    if need.rule.everywhere and principal.locations is not None:
-        return f"{said} of all locations, and {principal.name} is bound to some."
-    return f"{said}, and {principal.name} is none of these."
+            raise Forbidden(describe_refusal(need.field, need.rule, principal), field=need.field)
 
 
 class _Collector(Visitor):
