@@ -18,6 +18,7 @@ import pytest
 
 from app.access.audit import Change, Subject, begin_deed, record_changes
 from app.access.principal import EVERYONE
+from app.access.roles import Role
 from app.database import Database
 from app.events.pruner import prune_outbox
 from app.history.rollups import keep_rollups
@@ -26,6 +27,7 @@ from app.liveness.watcher import look_now
 from app.timescale.journal import name_user
 from tests.client import ServiceClient
 from tests.conftest import ROOT, replace_database, run_command, run_service, run_sql
+from tests.keys import PRODUCTION, make
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
@@ -179,6 +181,41 @@ async def test_readings_that_add_something_leave_no_row_and_replaced_values_leav
         {"values": {"B": {at_1: {"heat": 30}}}},
         {"readings": {"B": 1}, "values": {"B": {at_1: {"heat": 31}}}},
     )
+
+
+async def test_a_correction_that_the_database_refuses_is_not_written_down_and_its_neighbours_are(
+    service: ServiceClient, connection: Connection
+) -> None:
+    await service.register("A")
+    readings = [{"machine_id": "A", "timestamp": f"2026-01-31T12:00:0{n}Z", "metrics": {"heat": n}} for n in range(4)]
+    await service.ingest(readings)
+    await connection.execute("ALTER TABLE raw_measurements ADD CHECK ((metrics->>'heat')::float8 < 100)")
+    values = (10, 1000, 20, 30)
+    corrected = [{**reading, "metrics": {"heat": value}} for reading, value in zip(readings, values, strict=True)]
+    answer = await service.ingest(corrected, onConflict="overwrite")
+    assert (answer["conflicts"], answer["rejectedCount"]) == (3, 1)
+    *_, (_, _, _, before, after) = await read_audit(connection)
+    assert list(before["values"]["A"].values()) == [{"heat": 0}, {"heat": 2}, {"heat": 3}]
+    assert list(after["values"]["A"].values()) == [{"heat": 10}, {"heat": 20}, {"heat": 30}]
+    assert after["readings"] == {"A": 3}
+
+
+async def test_what_is_done_with_a_key_is_kept_under_its_name_and_its_id(
+    database_url: str, connection: Connection
+) -> None:
+    key = await make(connection, Role.ENGINEER, Role.INGEST, locations=("Hall 2",), name="plant")
+    key_id = await connection.fetchval("SELECT id FROM api_keys")
+    reading = {"machine_id": "A", "timestamp": "2026-01-31T12:00:00Z", "metrics": {"heat": 1}}
+    async with run_service(database_url, **PRODUCTION) as service, ServiceClient(service.url, key) as client:
+        await client.register("A")
+        await client.ingest(reading)
+        await client.ingest({**reading, "metrics": {"heat": 2}}, onConflict="overwrite")
+    rows = await connection.fetch("SELECT actor, actor_kind, actor_key, action FROM audit ORDER BY id")
+    assert [tuple(row) for row in rows[1:]] == [
+        ("key:plant", "key", key_id, "registerMachine"),
+        ("key:plant", "key", key_id, "ingest"),
+    ]
+    assert (await verify(database_url))[0] == 0
 
 
 async def test_of_very_many_replaced_values_a_thousand_are_told_and_all_are_counted(
