@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Final
 
 Header = tuple[bytes, bytes]
@@ -23,9 +23,11 @@ UNLESS_GIVEN: Final[tuple[Header, ...]] = (
 TRANSPORT_SECURITY: Final[Header] = (b"strict-transport-security", b"max-age=31536000")
 
 
-def add_headers(given: Iterable[Header], added: tuple[Header, ...]) -> list[Header]:
+_EVERY: Final = (*ALWAYS, *UNLESS_GIVEN)
+_MAY_BE_GIVEN: Final = frozenset(name for name, _ in UNLESS_GIVEN)
+
+
+def add_headers(given: Sequence[Header], added: tuple[Header, ...]) -> list[Header]:
     """The headers of an answer with `added` and with those of every answer."""
-    headers = [*given, *added, *ALWAYS]
-    names = {name for name, _ in headers}
-    headers += [header for header in UNLESS_GIVEN if header[0] not in names]
-    return headers
+    own = [name for name, _ in given if name in _MAY_BE_GIVEN]
+    return [*given, *added, *(_EVERY if not own else (header for header in _EVERY if header[0] not in own))]
