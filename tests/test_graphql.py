@@ -255,7 +255,7 @@ async def test_relations_take_as_many_statements_for_fifty_machines_as_for_one(
             data = await service.ask(query, first=first)
             assert len(data["machines"]["nodes"]) == first
             counts.append(len(statements))
-    assert counts == [8, 8]
+    assert counts == [7, 7]
 
 
 async def test_storage_says_what_the_service_runs_on(service: ServiceClient, server_url: str) -> None:

@@ -16,7 +16,6 @@ import asyncio
 import time
 from datetime import datetime, timedelta
 
-import asyncpg
 import msgspec
 
 from app.database import Connection, Database
@@ -232,7 +231,7 @@ class Bounds(msgspec.Struct, frozen=True):
 
     lower: datetime
     upper: datetime
-    changed: list[asyncpg.Record]
+    changed: list[tuple[str, datetime]]
 
 
 async def find_bounds(
@@ -240,25 +239,26 @@ async def find_bounds(
 ) -> Bounds | None:
     """The bounds of the range of these machines, to be asked in the snapshot in which they are used.
 
-    None where no hour of it is rolled up, or more than `limit` changed; `changed` has machine_id and bucket.
+    None where no hour of it is rolled up, or more than `limit` changed; `changed` are machines and their hours.
     """
-    row = await connection.fetchrow("SELECT since, until FROM rollup_cover")
-    # The first hour of the cover has readings. Where they are gone, and be it with their chunk, which isn't noted, others
-    # may be too.
-    if row is None or not await _has_readings(connection, row["since"]):
-        return None
-    lower = max(row["since"], _find_hour(start + HOUR - timedelta(microseconds=1)))
-    upper = min(row["until"], _find_hour(end))
-    if lower >= upper:
-        return None
-    changed = await connection.fetch(
+    row = await connection.fetchrow(
         """
-        SELECT DISTINCT machine_id, bucket FROM rollup_changes
-        WHERE machine_id = ANY($1::text[]) AND bucket >= $2 AND bucket < $3 LIMIT $4
+        SELECT since, lower, upper, ARRAY(
+          SELECT DISTINCT ROW(machine_id, bucket) FROM rollup_changes
+          WHERE machine_id = ANY($1::text[]) AND bucket >= lower AND bucket < upper LIMIT $4
+        ) AS changed
+        FROM (
+          SELECT since, greatest(since, $2::timestamptz) AS lower, least(until, $3::timestamptz) AS upper FROM rollup_cover
+        ) AS cover
+        WHERE lower < upper
         """,
         machine_ids,
-        lower,
-        upper,
+        _find_hour(start + HOUR - timedelta(microseconds=1)),
+        _find_hour(end),
         limit + 1,
     )
-    return Bounds(lower, upper, changed) if len(changed) <= limit else None
+    # The first hour of the cover has readings. Where they are gone, and be it with their chunk, which isn't noted, others
+    # may be too.
+    if row is None or len(row["changed"]) > limit or not await _has_readings(connection, row["since"]):
+        return None
+    return Bounds(row["lower"], row["upper"], [(machine_id, hour) for machine_id, hour in row["changed"]])

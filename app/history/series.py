@@ -100,12 +100,16 @@ async def find_series(database: Database, question: SeriesQuestion, limits: Seri
     _check(question, limits)
     machine_ids = list(dict.fromkeys(question.machine_ids))
     async with database.reading() as connection:
-        await require_machines(connection, machine_ids, field="machineIds")
         try:
             rows = await _fetch_rolled(connection, question, limits)
             if rows is None:
                 statement, arguments = write_statement(question, limits, hypertables=database.edition.has_hypertables)
                 rows = await connection.fetch(statement, *arguments)
+            # Whoever has readings is registered.
+            if without := set(machine_ids) - {row["machine_id"] for row in rows}:
+                await require_machines(
+                    connection, [each for each in machine_ids if each in without], field="machineIds"
+                )
         except asyncpg.NumericValueOutOfRangeError as error:
             raise InvalidInput(
                 f"{question.aggregate.value} of these values is beyond double precision: choose another aggregate.",
@@ -146,10 +150,16 @@ def write_rolled_statement(question: SeriesQuestion, limits: SeriesLimits, bound
     _, arguments = write_statement(question, limits, hypertables=False)
     arguments += [bounds.lower, bounds.upper]
     if bounds.changed:
-        hours = [row["bucket"] for row in bounds.changed]
-        arguments += [[row["machine_id"] for row in bounds.changed], hours, min(hours), max(hours) + HOUR]
-    named = question.metrics is not None
-    return [write_rolled_buckets(question.aggregate, named=named, changed=bool(bounds.changed)), *arguments]
+        machine_ids, hours = zip(*bounds.changed, strict=True)
+        arguments += [machine_ids, hours, min(hours), max(hours) + HOUR]
+    text = write_rolled_buckets(
+        question.aggregate,
+        named=question.metrics is not None,
+        before=question.start < bounds.lower,
+        after=bounds.upper < question.end,
+        changed=bool(bounds.changed),
+    )
+    return [text, *arguments]
 
 
 def write_statement(question: SeriesQuestion, limits: SeriesLimits, *, hypertables: bool) -> tuple[str, list[object]]:

@@ -113,15 +113,19 @@ _CHANGED = (
 )
 
 
-def write_rolled_buckets(aggregate: Aggregate, *, named: bool, changed: bool) -> str:
-    """Buckets of whole hours, of rollups from $7 to $8 and of readings before and after.
+def write_rolled_buckets(aggregate: Aggregate, *, named: bool, before: bool, after: bool, changed: bool) -> str:
+    """Buckets of whole hours, of rollups from $7 to $8, and with `before` and `after` of readings there.
 
     With `changed`, of readings as well for each machine of $9 in the hour of $10 beside it, all of them from $11 to
     before $12. A total that isn't known makes its bucket NaN. Else as `write_buckets`.
     """
     raw, rolled, together = _PARTS[aggregate]
-    ranges = ["timestamp >= $2 AND timestamp < $7", "timestamp >= $8 AND timestamp < $3"]
-    kept = f"{_MACHINES} AND ($4::text[] IS NULL OR metric = ANY($4)) AND bucket >= $7 AND bucket < $8"
+    # What nobody needs is not even planned: that would look at every chunk.
+    ranges = ["timestamp >= $2 AND timestamp < $7"] * before + ["timestamp >= $8 AND timestamp < $3"] * after
+    kept = (
+        f"{_MACHINES} AND ($4::text[] IS NULL OR metric = ANY($4))\n"
+        "      AND bucket >= greatest($2::timestamptz, $7) AND bucket < least($3::timestamptz, $8)"
+    )
     if changed:
         ranges.append(f"timestamp >= $11 AND timestamp < $12\n      AND {_CHANGED}")
         kept += "\n      AND (machine_id, bucket) NOT IN (SELECT * FROM unnest($9::text[], $10::timestamptz[]))"
