@@ -23,7 +23,7 @@ PATIENCE = 60  # seconds for a process to start or to end
 class Member:
     """One process, as `invoke serve` starts it. `start` after `stop` makes another one in its place."""
 
-    def __init__(self, database_url: str, drain: str) -> None:
+    def __init__(self, database_url: str, drain: str, **variables: str) -> None:
         self.port = find_free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._environ = make_environ(
@@ -33,6 +33,7 @@ class Member:
             AURUM_TRUSTED_PROXIES="127.0.0.1",
             AURUM_DRAIN=drain,
             AURUM_POOL_SIZE="5",
+            **variables,
         )
         self._process: asyncio.subprocess.Process | None = None
 
@@ -100,12 +101,12 @@ class Cluster:
 
 
 @asynccontextmanager
-async def run_cluster(database_url: str, drain: str = "PT3S") -> AsyncIterator[Cluster]:
+async def run_cluster(database_url: str, drain: str = "PT3S", **variables: str) -> AsyncIterator[Cluster]:
     """Three processes behind the proxy, for as long as the block lasts. Skips the test where there is no HAProxy."""
     program = shutil.which("haproxy") or shutil.which("haproxy", path="/usr/sbin")
     if program is None:
         pytest.skip("There is no HAProxy here: apt-get install haproxy.")
-    members = [Member(database_url, drain) for _ in NAMES]
+    members = [Member(database_url, drain, **variables) for _ in NAMES]
     async with AsyncExitStack() as stack:
         for member in members:
             stack.push_async_callback(member.end)

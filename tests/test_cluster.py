@@ -75,6 +75,22 @@ async def take(next_event: Callable[[], Awaitable[Any]], many: int) -> AsyncIter
             yield each["metrics"]["rpm"]
 
 
+async def test_what_one_may_ask_for_is_for_all_processes_together(database_url: str) -> None:
+    # One unit comes back in a minute: more than 40 can't be had while this runs, whichever processes answer.
+    allowance = {"AURUM_QUERY_ALLOWANCE": "1", "AURUM_QUERY_BURST": "40"}
+    async with run_cluster(database_url, **allowance) as cluster, ServiceClient(cluster.url) as client:
+        body = {"query": '{ machine(machineId: "A") { machineId } }'}
+        answers = await asyncio.gather(*(client.http.post("/graphql", json=body) for _ in range(90)))
+        statuses = [answer.status_code for answer in answers]
+        # What one process had taken for itself, and nobody asked it for, is all that may be left over.
+        assert statuses.count(429) == 90 - statuses.count(200)
+        assert 40 - 2 * 4 <= statuses.count(200) <= 41
+        refused = next(answer for answer in answers if answer.status_code == 429)
+        assert refused.json()["errors"][0]["extensions"]["code"] == "RATE_LIMITED"
+        assert int(refused.headers["retry-after"]) > 0
+        assert [await member.count_requests("/graphql") > 0 for member in cluster.members] == [True] * 3
+
+
 async def test_however_many_processes_are_told_of_a_cause_one_alert_is_open(
     cluster: Cluster, connection: Connection
 ) -> None:
