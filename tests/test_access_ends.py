@@ -15,6 +15,7 @@ import websockets
 from app.access import entrance, keyring
 from app.access.roles import Role
 from tests.client import ServiceClient
+from tests.conftest import hear as hear_log
 from tests.conftest import run_service
 from tests.keys import make
 from tests.test_tokens import HS256, say, sign
@@ -160,3 +161,31 @@ async def test_what_may_not_be_followed_is_an_error_of_the_operation_over_both(
             assert (message["type"], message["payload"][0]["message"]) == ("error", said)
         response = await gateway.http.post("/graphql", json={"query": QUERY}, headers={"accept": "text/event-stream"})
         assert said in response.text
+
+
+@pytest.mark.parametrize("payload", [{"apiKey": "aurum_nobody"}, [1], None])
+async def test_what_a_client_sends_after_it_was_refused_is_not_read(closed: ServiceClient, payload: Any) -> None:
+    init = msgspec.json.encode({"type": "connection_init", "payload": payload}).decode()
+    subscribe = '{"type": "subscribe", "id": "1", "payload": {"query": "{ fleet { live } }"}}'
+    address = closed.url.replace("http", "ws", 1) + "/graphql"
+    with hear_log("uvicorn.error") as said:
+        async with websockets.connect(
+            address, subprotocols=[websockets.Subprotocol("graphql-transport-ws")], proxy=None
+        ) as socket:
+            for message in (init, subscribe, subscribe, init):
+                await socket.send(message)
+            code, _ = await hear(socket)
+    assert code == (4400 if payload == [1] else 4403)
+    assert not [line for line in said if "Exception" in line]
+
+
+@pytest.mark.parametrize("kind", ["subscribe", "complete"])
+@pytest.mark.parametrize("identity", [{"a": 1}, ["1"], 1, None])
+async def test_an_id_that_is_no_text_closes_the_socket_as_the_client_s_mistake(
+    closed: ServiceClient, connection: asyncpg.Connection[asyncpg.Record], kind: str, identity: Any
+) -> None:
+    socket, answer = await begin(closed, {"apiKey": await make(connection, Role.VIEWER)})
+    assert answer["type"] == "connection_ack"
+    message = {"type": kind, "id": identity, "payload": {"query": "{ fleet { live } }"}}
+    await socket.send(msgspec.json.encode(message).decode())
+    assert await hear(socket) == (4400, "The id of a message must be a text")

@@ -16,7 +16,7 @@ from msgspec import Meta
 
 from app.errors import InvalidInput, PayloadTooLarge
 from app.ingest.merge import OnConflict, Outcome, merge_metrics
-from app.ingest.message import Limits, Submission, read_json, read_objects
+from app.ingest.message import Limits, Submission, read_json, read_messagepack, read_objects
 from app.ingest.refusal import MACHINE_ID_PATTERN, METRIC_PATTERN, Rejection, RejectionCode
 
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
@@ -610,3 +610,9 @@ def test_the_laws_of_merging_hold_for_any_readings(seed: int) -> None:
             step = merge_metrics(metrics, [reading], OnConflict.OVERWRITE)
             metrics, outcomes = step.metrics, outcomes + step.outcomes
         assert (metrics, outcomes) == (overwrite.metrics, overwrite.outcomes)
+
+
+def test_an_extension_of_messagepack_is_named_by_its_type_and_not_by_its_address() -> None:
+    reading = {"machine_id": "PRESS-1", "timestamp": msgspec.msgpack.Ext(5, b"x"), "metrics": {"rpm": 1}}
+    (rejection,) = read_messagepack(msgspec.msgpack.encode(reading), NOW, LIMITS).refusals.told
+    assert rejection.message == f"timestamp an extension of MessagePack of type 5 can't be: {A_TIMESTAMP}"

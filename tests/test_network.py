@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import logging
+import re
 from contextlib import suppress
 from typing import Any
 
@@ -341,3 +343,53 @@ async def test_more_connections_than_there_may_be_are_told_so(database_url: str)
             writer.close()
             await writer.wait_closed()
         assert (await service.http.get("/health/live")).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "content", "answer"),
+    [
+        ("/graphql", b'{"query": "{ __typename }"}', b'{"data":{"__typename":"Query"}'),
+        ("/ingest", b'[{"machine_id": "h2c"}]', b'{"accepted":0,"duplicates":0,"conflicts":0,"rejectedCount":1'),
+    ],
+)
+async def test_an_offer_to_go_on_in_http_2_is_passed_over_and_the_body_is_read(
+    service: ServiceClient, path: str, content: bytes, answer: bytes
+) -> None:
+    # As Java's client sends every request by default.
+    head = (
+        f"POST {path} HTTP/1.1\r\nConnection: Upgrade, HTTP2-Settings\r\nContent-Length: {len(content)}\r\n"
+        "Host: localhost\r\nHTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABkAAQBAAAAAAUAAEAA\r\nUpgrade: h2c\r\n"
+        "Content-Type: application/json\r\n"
+    ).encode()
+    last = head.replace(b"Connection: Upgrade", b"Connection: close, Upgrade")
+    answers = await exchange(service, head + b"\r\n" + content, last + b"\r\n" + content, wait=0.05)
+    assert answers.count(b"HTTP/1.1 200 OK") == 2
+    assert answers.count(answer) == 2
+
+
+async def test_who_hangs_up_in_the_middle_of_an_operation_is_no_failure_of_the_service(service: ServiceClient) -> None:
+    head = (
+        b"POST /graphql HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 900\r\n\r\n{"
+    )
+    _, writer = await asyncio.open_connection("127.0.0.1", int(service.url.rpartition(":")[2]))
+    writer.write(head)
+    await writer.drain()
+    writer.close()
+    await writer.wait_closed()
+    async with asyncio.timeout(10):
+        while 'method="POST",route="/graphql"' not in (counts := (await service.http.get("/metrics")).text):  # noqa: ASYNC110 - nothing tells of it
+            await asyncio.sleep(0.02)
+    statuses = re.findall(r'_seconds_count\{method="POST",route="/graphql",status="(\d+)"\}', counts)
+    assert statuses == ["400"]
+
+
+async def test_an_operation_that_is_compressed_is_refused_by_its_coding(service: ServiceClient) -> None:
+    content = gzip.compress(msgspec.json.encode(ASK))
+    response = await service.http.post("/graphql", content=content, headers={"content-encoding": "gzip"})
+    assert response.status_code == 415
+    assert response.json()["errors"] == [
+        {
+            "message": "/graphql takes bodies as they are, not in gzip.",
+            "extensions": {"code": "UNSUPPORTED_MEDIA_TYPE", "field": "Content-Encoding"},
+        }
+    ]

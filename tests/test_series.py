@@ -288,3 +288,12 @@ async def test_raw_values_are_the_doubles_that_were_sent_whatever_their_size(ser
     for count in range(1, len(sent) + 1):
         (series,) = await ask(service, metrics=["a"], to=at(count))
         assert series["values"] == [float(value) for value in sent[:count]]
+
+
+async def test_a_first_bucket_before_the_year_1_is_refused_and_not_a_bug(press: ServiceClient) -> None:
+    asked = {"machineIds": ["PRESS-1"], "metrics": ["a"], "from": "0001-01-03T00:00:00Z", "to": "0001-01-04T00:00:00Z"}
+    error = await press.refuse(QUERY, **asked, bucket="P1000D", fill="NULL")
+    assert error["message"] == "The first bucket would begin before the year 1: begin the range later."
+    assert error["extensions"] == {"code": "BAD_USER_INPUT", "field": "from"}
+    (series,) = (await press.ask(QUERY, **asked, bucket="P1D", fill="NULL"))["series"]
+    assert (series["timestamps"], series["values"]) == (["0001-01-03T00:00:00.000000Z"], [None])

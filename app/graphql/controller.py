@@ -16,6 +16,7 @@ from cross_web import HTTPException
 from litestar import Controller, Request, Response
 from litestar.background_tasks import BackgroundTasks
 from litestar.di import Provide
+from litestar.exceptions import InternalServerException
 from litestar.types import Scope
 from strawberry.litestar import make_graphql_controller
 from strawberry.subscriptions import GRAPHQL_SSE_PROTOCOL, GRAPHQL_TRANSPORT_WS_PROTOCOL
@@ -23,7 +24,7 @@ from strawberry.subscriptions import GRAPHQL_SSE_PROTOCOL, GRAPHQL_TRANSPORT_WS_
 from app.access.entrance import ASKED_FOR
 from app.access.guard import read_principal
 from app.drain import Drain
-from app.errors import QueryTooComplex, RequestError, Unauthenticated
+from app.errors import InvalidInput, QueryTooComplex, RequestError, Unauthenticated, UnsupportedMediaType
 from app.graphql.context import Context, Rooms
 from app.graphql.forgery import refuse_unasked
 from app.graphql.graphiql.page import render_page
@@ -32,7 +33,7 @@ from app.graphql.operations import carry_document_id
 from app.graphql.protection import Protection
 from app.graphql.schema import Schema
 from app.graphql.sse import EventStream
-from app.graphql.websocket import WebSocketHandler
+from app.graphql.websocket import Socket, WebSocketHandler
 
 
 def make_controller(schema: Schema, rooms: Rooms, protection: Protection, drain: Drain) -> type[Controller]:
@@ -56,6 +57,7 @@ def make_controller(schema: Schema, rooms: Rooms, protection: Protection, drain:
         stream_transport_classes_by_protocol = {GRAPHQL_SSE_PROTOCOL: EventStream}  # noqa: RUF012 - Strawberry's way
 
         graphql_transport_ws_handler_class = WebSocketHandler
+        websocket_adapter_class = Socket
         exception_handlers = {RequestError: answer_refusal}  # noqa: RUF012 - as above
 
         def should_render_graphql_ide(self, request: Any) -> bool:
@@ -73,9 +75,13 @@ def make_controller(schema: Schema, rooms: Rooms, protection: Protection, drain:
             return carry_document_id(super().parse_query_params(params))
 
         async def parse_http_body(self, request: Any) -> Any:
-            await refuse_unasked(request)
-            _require_known(request)
-            return await super().parse_http_body(request)
+            _refuse_coding(request)
+            try:
+                await refuse_unasked(request)
+                _require_known(request)
+                return await super().parse_http_body(request)
+            except InternalServerException as error:  # Litestar's, of a client that hung up
+                raise InvalidInput("The body broke off before its end: send it again.") from error
 
         encode_json = staticmethod(msgspec.json.encode)
 
@@ -128,6 +134,14 @@ def _answer_error(
     return Response(
         {"errors": [{"message": message, "extensions": extensions}]}, status_code=status, headers=headers or {}
     )
+
+
+def _refuse_coding(request: Any) -> None:
+    coding = request.headers.get("content-encoding", "identity").strip().lower()
+    if coding != "identity":
+        raise UnsupportedMediaType(
+            f"/graphql takes bodies as they are, not in {coding[:80]}.", field="Content-Encoding"
+        )
 
 
 def _require_known(request: Any) -> None:

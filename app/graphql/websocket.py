@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncGenerator
 from contextlib import suppress
 from itertools import count
 from typing import Any
 
 from strawberry.http.exceptions import WebSocketDisconnected
+from strawberry.litestar.controller import LitestarWebSocketAdapter
 from strawberry.subscriptions.protocols.graphql_transport_ws.handlers import BaseGraphQLTransportWSHandler, Operation
-from strawberry.subscriptions.protocols.graphql_transport_ws.types import ConnectionInitMessage, SubscribeMessage
+from strawberry.subscriptions.protocols.graphql_transport_ws.types import (
+    ConnectionInitMessage,
+    Message,
+    SubscribeMessage,
+)
 
 from app.access.principal import Principal
 from app.correlation import begin_part
@@ -21,6 +27,23 @@ from app.graphql.operations import SentDocument, carry_document_id
 FORBIDDEN = 4403
 TRY_AGAIN_LATER = 1013
 LONGEST_REASON = 123  # bytes, that fit into the frame
+
+
+class Socket(LitestarWebSocketAdapter):
+    """Strawberry's, which is read no further once it is closed: a client may have sent more before it knew."""
+
+    _closed = False
+
+    async def iter_json(self, *, ignore_parsing_errors: bool = False) -> AsyncGenerator[object, None]:
+        async for message in super().iter_json(ignore_parsing_errors=ignore_parsing_errors):
+            if self._closed:
+                return
+            yield message
+
+    async def close(self, code: int, reason: str) -> None:
+        if not self._closed:
+            self._closed = True
+            await super().close(code, reason)
 
 
 class WebSocketHandler(BaseGraphQLTransportWSHandler[Context, None]):
@@ -47,6 +70,13 @@ class WebSocketHandler(BaseGraphQLTransportWSHandler[Context, None]):
         principal = self.context.principal
         if self._watch is None and principal is not None and principal.can_end:
             self._watch = asyncio.create_task(self._close_at_end(principal))
+
+    async def handle_message(self, message: Message) -> None:
+        # Operations are kept by their ids, and not every value of JSON can be a key.
+        if not isinstance(message.get("id", ""), str):
+            await self.handle_invalid_message("The id of a message must be a text")
+            return
+        await super().handle_message(message)
 
     async def shutdown(self) -> None:
         if self._watch is not None:

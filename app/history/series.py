@@ -43,6 +43,7 @@ LEAST_ROLLED = timedelta(days=1)  # a shorter range is read sooner than asked wh
 MOST_CHANGED = 500  # hours of machines; with more of them the readings are read at once
 
 _ORIGIN_MICROSECONDS = to_microseconds(datetime(2000, 1, 3, tzinfo=UTC))
+_FIRST_MICROSECONDS = to_microseconds(datetime(1, 1, 1, tzinfo=UTC))
 # Values that are laid out beside the event loop: from here on it would be kept from other requests for milliseconds.
 MANY = 50_000
 _NO_INSTANTS: Instants = np.empty(0, dtype=np.int64)
@@ -203,6 +204,8 @@ def _check(question: SeriesQuestion, limits: SeriesLimits) -> None:
         )
     if (question.end - question.start) / question.bucket > limits.values:
         raise _explain_excess(question, limits)
+    if question.fill is not Fill.NONE and _find_first(question) < _FIRST_MICROSECONDS:
+        raise InvalidInput("The first bucket would begin before the year 1: begin the range later.", field="from")
 
 
 def _describe(span: timedelta) -> str:
@@ -239,9 +242,14 @@ def _lay_grid(question: SeriesQuestion) -> Instants:
     if question.bucket is None or question.fill is Fill.NONE:
         return np.empty(0, dtype=np.int64)
     width = question.bucket // timedelta(microseconds=1)
-    start, end = to_microseconds(question.start), to_microseconds(question.end)
-    first = start - (start - _ORIGIN_MICROSECONDS) % width
-    return np.arange(first, end, width, dtype=np.int64)
+    return np.arange(_find_first(question), to_microseconds(question.end), width, dtype=np.int64)
+
+
+def _find_first(question: SeriesQuestion) -> int:
+    """When the first bucket begins, which may be before the range does."""
+    assert question.bucket is not None  # noqa: S101 - only buckets are laid out
+    start = to_microseconds(question.start)
+    return start - (start - _ORIGIN_MICROSECONDS) % (question.bucket // timedelta(microseconds=1))
 
 
 def _show_readings(question: SeriesQuestion, key: tuple[str, str], row: asyncpg.Record | None) -> SeriesColumns:

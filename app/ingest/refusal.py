@@ -192,6 +192,8 @@ def _describe_future(shown: str, now: datetime) -> Problem:
 
 def show_value(value: object) -> str:
     """A value as a sentence quotes it, cut where it's long."""
+    if isinstance(value, msgspec.msgpack.Ext):
+        return f"an extension of MessagePack of type {value.code}"  # which Python shows by its address in memory
     try:
         text = value.isoformat() if isinstance(value, datetime) else repr(value)
     except (RecursionError, ValueError):  # nested deeper, or a number of more digits, than Python writes

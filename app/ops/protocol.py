@@ -8,6 +8,7 @@ every request. What the server answers by itself is in the form of all other ans
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import Any, ClassVar, Final
 
 import msgspec
@@ -21,6 +22,8 @@ ANSWER_SECONDS: Final = 60.0
 IDLE_SECONDS: Final = 75  # between requests: longer than proxies keep connections, so that they are the ones to close
 MOST_HEAD: Final = 64 * 1024
 LOOK: Final = 1.0  # seconds between two looks at all connections
+
+_TO_HTTP2: Final = re.compile(rb"\r\nupgrade:[ \t]*h2c[ \t]*(?=\r\n|\Z)", re.IGNORECASE)
 
 
 class Patrol:
@@ -71,6 +74,8 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         self._heard = self.loop.time()
+        if b"h2c" in data and (self.cycle is None or not self.cycle.more_body):
+            data = _leave_out_upgrade(data)
         super().data_received(data)
         if self._in_head:
             self._head_bytes += len(data)
@@ -125,6 +130,16 @@ class BoundedProtocol(HttpToolsProtocol):
                 lines += [name, b": ", value, b"\r\n"]
             self.transport.write(b"".join([*lines, b"\r\n", body]))
         self.transport.close()
+
+
+def _leave_out_upgrade(data: bytes) -> bytes:
+    """The bytes in which a request begins, without its offer to go on in HTTP/2.
+
+    Java's client makes it with every request that isn't encrypted. A server may pass over it, but httptools takes the body
+    for the other protocol's then, and loses it.
+    """
+    head, end, rest = data.partition(b"\r\n\r\n")
+    return _TO_HTTP2.sub(b"", head) + end + rest
 
 
 def make_protocol(most: int) -> type[BoundedProtocol]:
