@@ -218,3 +218,12 @@ async def test_an_array_of_operations_is_refused_as_that(service: ServiceClient)
             "extensions": {"code": "BAD_REQUEST"},
         }
     ]
+
+
+async def test_of_several_operations_one_must_be_named(service: ServiceClient) -> None:
+    query = "query One { fleet { machines } } query Two { machines { totalCount } }"
+    for _ in range(2):
+        (error,) = (await post(service, query=query))["errors"]
+        assert error["extensions"] == {"code": "BAD_USER_INPUT", "field": "operationName"}
+        assert (await post(service, query=query, operationName="One"))["data"] == ASKED
+        assert (await post(service, query=query, operationName="Two"))["data"] == {"machines": {"totalCount": 0}}

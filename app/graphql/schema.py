@@ -174,6 +174,7 @@ class Schema(strawberry.Schema):
                 raise MissingQueryError
             context.graphql_document = self.documents.prepare(text)
             self.operations.keep(text, sent_extensions)
+            _require_choice(context, context.graphql_document)
             self._require_allowed(context, context.graphql_document, text)
             check_variables(_require_object(context.variables), self._protection.limits)
         except DocumentRefused as refusal:
@@ -298,6 +299,14 @@ def _unpack(context: ExecutionContext) -> tuple[object, object]:
     """The query and the extensions, as they were sent."""
     sent: object = context.query
     return (sent.query, sent.extensions) if isinstance(sent, SentDocument) else (sent, context.operation_extensions)
+
+
+def _require_choice(context: ExecutionContext, document: DocumentNode) -> None:
+    # Strawberry would take the first.
+    if context._provided_operation_name is None:  # noqa: SLF001 - its own gives the first one's name
+        operations = sum(isinstance(each, OperationDefinitionNode) for each in document.definitions)
+        if operations > 1:
+            raise InvalidInput("The document has several operations: name one of them.", field="operationName")
 
 
 def _require_object(variables: object) -> dict[str, Any]:
