@@ -25,7 +25,13 @@ from tests.timescale.catalogue import build, look
 
 BOOKKEEPING = ["migration", "migration_journal"]
 DERIVED = ["rollup_changes"]  # from readings, and made anew
-BY_HAND = ("function note_rollup_changes()", "trigger raw_measurements.note_")
+BY_HAND = (
+    "function note_rollup_changes()",
+    "trigger raw_measurements.note_",
+    "function chain_audit()",
+    "function refuse_audit_change()",
+    "trigger audit.",
+)
 SEED = (
     "INSERT INTO machines (machine_id, machine_type, location) VALUES ('A', 'press', 'x'), ('B', 'mill', 'y')",
     "INSERT INTO raw_measurements (machine_id, timestamp, metrics) "
@@ -144,7 +150,7 @@ async def test_what_they_make_is_what_the_tables_declare(url: str, monkeypatch: 
     await run(url, "invoke", "migrate")
     found = [str(each) for each in find_differences(await build(url, APP_CONFIG.table_classes), await look(url))]
     assert [each for each in found if not each.startswith(BY_HAND)] == []
-    assert len(found) == 6  # a function, and the triggers that call it
+    assert len(found) == 10  # functions, and the triggers that call them
 
 
 async def test_rows_of_every_table_stay_back_and_forward(url: str) -> None:
