@@ -135,3 +135,26 @@ async def test_a_mutation_whose_client_hangs_up_is_done_all_the_same(
     await wait_for(connection, 0)
     # Takes its turn behind the mutation, whose lock on the row it has by now.
     assert await connection.fetchval("SELECT operational FROM machines FOR UPDATE") is False
+
+
+@pytest.mark.parametrize(
+    ("table", "query", "data", "path"),
+    [
+        ("predictions", "{ a: predictions { nodes { machineId } } machines { totalCount } }", None, ["a"]),
+        ("predictions", "{ ...Read } fragment Read on Query { predictions { totalCount } }", None, ["predictions"]),
+        ("machines", '{ machine(machineId: "A") { machineId } }', {"machine": None}, ["machine"]),
+    ],
+)
+async def test_a_statement_that_takes_too_long_is_answered_alike_the_long_way_and_the_short_one(
+    database_url: str, table: str, query: str, data: object, path: list[str]
+) -> None:
+    async with run_service(database_url, AURUM_STATEMENT_TIMEOUT="PT0.3S") as service:
+        await service.register("A")
+        for _ in range(3):
+            await service.ask(query)
+        async with lock(database_url, table):
+            answer = await service.post_graphql(query)
+            (error,) = answer["errors"]
+            assert error["extensions"]["code"] == "QUERY_TIMEOUT"
+            assert (answer["data"], error["path"]) == (data, path)
+            assert error["locations"]

@@ -18,8 +18,11 @@ import msgspec
 from graphql import (
     DirectiveNode,
     DocumentNode,
+    FieldNode,
     GraphQLError,
+    GraphQLNonNull,
     NamedTypeNode,
+    Node,
     NonNullTypeNode,
     OperationDefinitionNode,
     OperationType,
@@ -232,13 +235,21 @@ class Shortcut:
         except TimeoutError:
             return self._refuse(describe_late(), operation, cost, began)
         except QueryTimeout as error:
-            # Not to be tried again the long way. Only pages take long, and none of them can be null.
-            located = located_error(error, operation.node.selection_set.selections, [key])
+            nodes = [node for node in operation.node.selection_set.selections if _get_key(node) == key]
+            if not nodes or not self._can_never_be_null(nodes[0]):
+                return None
+            # Not to be tried again the long way: the answer is null as a whole.
+            located = located_error(error, nodes, [key])
             return self._refuse(located, operation, cost, began)
         except Exception:  # noqa: BLE001 - as above
             return None
         self._rooms.operations.observe("query", operation.name, OK, perf_counter() - began)
         return msgspec.json.encode({"data": data, "extensions": {"cost": cost}})
+
+    def _can_never_be_null(self, node: Node) -> bool:
+        query = self._schema.core.query_type
+        assert query is not None and isinstance(node, FieldNode)  # noqa: S101, PT018 - it has a key
+        return isinstance(query.fields[node.name.value].type, GraphQLNonNull)
 
     def _refuse(self, error: GraphQLError, operation: _Operation, cost: Cost, began: float) -> bytes:
         self._rooms.operations.observe("query", operation.name, QueryTimeout.code, perf_counter() - began)
@@ -251,6 +262,11 @@ def _choose_operation(document: DocumentNode, name: str | None) -> OperationDefi
     """The query that is meant; None where it's another operation, or not clear which."""
     node = get_operation_ast(document, name)
     return node if node is not None and node.operation is OperationType.QUERY else None
+
+
+def _get_key(node: Node) -> str | None:
+    """What the answer of a field goes under; None of a fragment."""
+    return (node.alias or node.name).value if isinstance(node, FieldNode) else None
 
 
 class _DirectiveVariables(Visitor):
