@@ -32,7 +32,7 @@ async def exchange(service: ServiceClient, *pieces: bytes, wait: float = 0) -> b
     """All that comes back for the bytes, which go out as they are, until the service closes."""
     reader, writer = await asyncio.open_connection("127.0.0.1", int(service.url.rpartition(":")[2]))
     try:
-        reading = asyncio.create_task(reader.read())
+        reading = asyncio.create_task(_read_all(reader))
         with suppress(ConnectionError):  # an answer may come before all is sent
             for piece in pieces:
                 writer.write(piece)
@@ -41,6 +41,15 @@ async def exchange(service: ServiceClient, *pieces: bytes, wait: float = 0) -> b
         return await asyncio.wait_for(reading, 10)
     finally:
         writer.close()
+
+
+async def _read_all(reader: asyncio.StreamReader) -> bytes:
+    # Piece by piece: a reset, which may follow an answer that came before all was sent, would take what wasn't read with it.
+    received = b""
+    with suppress(ConnectionError):
+        while piece := await reader.read(65_536):
+            received += piece
+    return received
 
 
 def read_error(answer: bytes) -> tuple[int, dict[str, str], dict[str, str]]:
