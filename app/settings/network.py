@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_network
 from typing import Final
 
+from app.addresses import is_address
 from app.settings.fields import Settings
 
 _NAME: Final = re.compile(r"[a-z0-9_]([a-z0-9_-]*[a-z0-9])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9])?)*", re.IGNORECASE)
@@ -16,7 +17,7 @@ _ORIGIN: Final = re.compile(r"https?://([^/?#@:\[\]]+|\[[0-9a-f:.]+\])(:[0-9]{1,
 def check_names(settings: Settings) -> Iterator[str]:
     """One sentence for each name that can't be right."""
     for host in settings.trusted_hosts:
-        if not (_NAME.fullmatch(host) or _is_address(host)):
+        if not (_NAME.fullmatch(host) or is_address(host)):
             yield f"AURUM_TRUSTED_HOSTS has {host!r}: must be names or addresses, without scheme, port or *."
     for origin in settings.cors_origins:
         if not _ORIGIN.fullmatch(origin):
@@ -26,11 +27,3 @@ def check_names(settings: Settings) -> Iterator[str]:
             ip_network(proxy)
         except ValueError:
             yield f"AURUM_TRUSTED_PROXIES has {proxy!r}: must be an address or a network, such as 10.20.0.0/24."
-
-
-def _is_address(text: str) -> bool:
-    try:
-        ip_address(text)
-    except ValueError:
-        return False
-    return True
