@@ -14,7 +14,13 @@ import pytest
 from app.database import Database
 from app.history.columns import Fill
 from app.history.series import SeriesLimits, SeriesQuestion, write_statement
-from app.history.statements import Aggregate, unpack_instants, unpack_values
+from app.history.statements import (
+    ROLLED_AGGREGATES,
+    Aggregate,
+    unpack_instants,
+    unpack_values,
+    write_rolled_buckets,
+)
 from app.instants import to_microseconds
 from tests.conftest import run_command
 from tests.golden_files import check_golden
@@ -51,6 +57,17 @@ SHAPES = {
 def test_the_statement_is_the_one_that_was_reviewed(shape: str) -> None:
     question, hypertables = SHAPES[shape]
     check_golden(shape, write_statement(question, LIMITS, hypertables=hypertables)[0])
+
+
+@pytest.mark.parametrize("aggregate", [each for each in Aggregate if each in ROLLED_AGGREGATES])
+def test_charts_from_rollups_are_asked_for_as_written(aggregate: Aggregate) -> None:
+    shape = f"series_rolled_{aggregate.value.lower()}"
+    check_golden(shape, write_rolled_buckets(aggregate, named=True, before=False, after=False, changed=False))
+
+
+def test_a_chart_whose_edges_and_changed_hours_are_read_is_asked_for_as_written() -> None:
+    asked = write_rolled_buckets(Aggregate.AVG, named=False, before=True, after=True, changed=True)
+    check_golden("series_rolled_mended", asked)
 
 
 @pytest.fixture
