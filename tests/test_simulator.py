@@ -18,7 +18,8 @@ from app.errors import SettingsError
 from app.simulator import calls, client
 from app.simulator.calls import Event, EventKind, ServiceRefused, ServiceUnreachable
 from app.simulator.client import FaultPlan, Progress, SimulationPlan, Summary, run_simulation
-from app.simulator.faults import ActiveFault, Fault, choose_machine
+from app.simulator.fault import Fault
+from app.simulator.faults import ActiveFault, choose_machine
 from app.simulator.noise import FloatArray, IntArray
 from app.simulator.profiles import NOISE_BOUND, PROFILES, MachineKind, Profile, make_fleet
 from app.simulator.signals import CHARACTER, DRIFT, SENSOR, TEXTURE, Readings, SimulatedMachine

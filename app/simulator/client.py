@@ -24,7 +24,8 @@ import numpy as np
 
 from app.errors import SettingsError
 from app.simulator.calls import Calls, Event, EventKind, Receipt, WireReading, to_millis
-from app.simulator.faults import ActiveFault, Fault, choose_machine
+from app.simulator.fault import Fault
+from app.simulator.faults import ActiveFault, choose_machine
 from app.simulator.noise import IntArray
 from app.simulator.profiles import make_fleet
 from app.simulator.signals import SimulatedMachine

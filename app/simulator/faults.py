@@ -1,4 +1,4 @@
-"""What can go wrong with a simulated machine, and how it shows.
+"""How what can go wrong with a simulated machine shows.
 
 Sizes are in spans: 1 is the width of the signal's healthy range. Time is compressed, so that a person can watch:
 what takes a real bearing weeks takes this one minutes, at any rate of readings. Ages count from the fault's start;
@@ -17,21 +17,12 @@ A signal that a machine doesn't have shows nothing. Each fault but the last two 
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import StrEnum
 
 import numpy as np
 
+from app.simulator.fault import Fault
 from app.simulator.noise import FloatArray, IntArray, KeyArray, MaskArray, draw_uniform
 from app.simulator.profiles import MachineKind, MachineSpec
-
-
-class Fault(StrEnum):
-    BEARING_WEAR = "bearing_wear"
-    OVERHEATING = "overheating"
-    PRESSURE_LEAK = "pressure_leak"
-    INEFFICIENCY = "inefficiency"
-    SENSOR_STUCK = "sensor_stuck"
-    DROPOUT = "dropout"
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from app.simulator.faults import STUCK_SIGNAL, ActiveFault, Fault, excess, find_kept
+from app.simulator.fault import Fault
+from app.simulator.faults import STUCK_SIGNAL, ActiveFault, excess, find_kept
 from app.simulator.noise import FloatArray, IntArray, draw_bell, draw_uniform, drift, make_keys, wander
 from app.simulator.profiles import MachineSpec, Regime
 

@@ -1,0 +1,1 @@
+"""The commands: a room for each kind of them, and what they share. `tasks.py` gathers them for invoke."""
