@@ -108,4 +108,4 @@ async def _simulate(settings: Settings) -> None:
             else:
                 say(event.message)
 
-        await run_simulation(SimulationPlan(url), on_progress=show, on_event=tell)
+        await run_simulation(SimulationPlan(url, api_key=settings.api_key), on_progress=show, on_event=tell)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from datetime import timedelta
 from urllib.parse import urlsplit
@@ -15,6 +16,7 @@ _LONGEST = timedelta(days=36_500)
 _LONGEST_DRAIN = timedelta(hours=1)
 _LEAST_SECRET = 32  # bytes, as long as what HS256 makes of them
 _MOST_LEEWAY = timedelta(minutes=5)
+_IN_A_HEADER = re.compile(r"[!-~]+")
 _LOOPBACK = {"127.0.0.1", "::1", "localhost"}
 
 
@@ -52,6 +54,8 @@ def check_together(settings: Settings) -> Iterator[str]:
     if not timedelta(0) <= settings.drain <= _LONGEST_DRAIN:
         yield f"AURUM_DRAIN is {format_value(settings.drain)}: must be from PT0S to {format_value(_LONGEST_DRAIN)}."
     yield from check_names(settings)
+    if settings.api_key is not None and not _IN_A_HEADER.fullmatch(settings.api_key):
+        yield "AURUM_API_KEY is a secret, not shown: it must be a key or a token alone, as it was printed."
     if settings.graphql_allow_only_listed and settings.graphql_allowed_operations is None:
         yield "AURUM_GRAPHQL_ALLOW_ONLY_LISTED is true: AURUM_GRAPHQL_ALLOWED_OPERATIONS must name the file of the list."
     if settings.otlp_endpoint is not None and not settings.otlp_endpoint.startswith(("http://", "https://")):

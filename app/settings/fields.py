@@ -317,6 +317,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             examples=["locations"],
         ),
     ] = None
+    api_key: Annotated[
+        str | None,
+        Meta(
+            description="The API key, or the token, that invoke simulate says with each request who it is by; its roles must be "
+            "engineer and ingest, or admin. Unset: it says nothing, which is enough where nobody is asked.",
+            examples=["aurum_3f9c21ab_and-the-secret-as-key-new-has-printed-it"],
+            extra=_SECRET,
+        ),
+    ] = None
     log_level: Annotated[LogLevel, Meta(description="debug, info, warning or error.")] = LogLevel.INFO
     otlp_endpoint: Annotated[
         str | None,

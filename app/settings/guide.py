@@ -19,8 +19,8 @@ Written by `invoke configuration-doc` from `app/settings/fields.py`; what is cha
 The service and every command read these variables from the environment and from `.env` in the current folder; the environment
 wins, and an empty value counts as unset. [.env.example](../.env.example) is a file to begin with. What can't be right is refused at
 once, all of it together, by `SETTINGS_INVALID`; a name that begins with `AURUM_` and isn't here is warned of. A duration is one of
-ISO 8601, such as `PT30S`, `PT5M` or `P1D`. A secret may come from a file, as Docker and Kubernetes hand them out: `DATABASE_URL_FILE` and
-`AURUM_JWT_SECRET_FILE` name it, and the variable beside its file is refused.
+ISO 8601, such as `PT30S`, `PT5M` or `P1D`. A secret may come from a file, as Docker and Kubernetes hand them out: `DATABASE_URL_FILE`,
+`AURUM_JWT_SECRET_FILE` and `AURUM_API_KEY_FILE` name it, and the variable beside its file is refused.
 
 | variable | takes | without it | what it is |
 |---|---|---|---|
@@ -52,6 +52,7 @@ _SEE: Final = {
     "jwt_leeway": "security.md#tokens-of-people",
     "jwt_roles_claim": "security.md#tokens-of-people",
     "jwt_locations_claim": "security.md#locations",
+    "api_key": "security.md#api-keys",
     "env": "security.md#open-or-asking-who-it-is",
     "otlp_endpoint": "operations.md#traces",
     "log_level": "operations.md#logs",

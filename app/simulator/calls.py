@@ -26,7 +26,13 @@ _READY_POLL_S = 0.25
 _FIRST_DELAY_S = 0.5
 _LONGEST_DELAY_S = 30.0
 _LATER = (429, 502, 503, 504)
+_REFUSED = (401, 403)
 _LATER_CODES = ("DATABASE_BUSY", "DATABASE_UNAVAILABLE", "QUERY_TIMEOUT")
+_NOT_LET_IN = ("UNAUTHENTICATED", "FORBIDDEN")
+_WAY_IN = (
+    "Set AURUM_API_KEY, or AURUM_API_KEY_FILE, to a key of its roles engineer and ingest, of no locations: "
+    "invoke key-new --name simulator --role engineer --role ingest makes one."
+)
 _REGISTER = "mutation($input: RegisterMachineInput!) { registerMachine(input: $input) { machineId } }"
 _LAST_SEEN = "query($id: ID!) { machine(machineId: $id) { lastSeenAt } }"
 
@@ -110,7 +116,7 @@ class Calls:
         self.retries = 0
 
     async def wait_until_ready(self) -> None:
-        """Comes back when /health/ready answers 200. Raises ServiceUnreachable after READY_PATIENCE_S."""
+        """Comes back when /health/ready answers 200. Raises ServiceUnreachable after READY_PATIENCE_S, ServiceRefused at once."""
         deadline = time.monotonic() + READY_PATIENCE_S
         while True:
             try:
@@ -121,6 +127,8 @@ class Calls:
                 if response.status_code == 200:
                     return
                 reason = _describe_answer(response)
+                if response.status_code in _REFUSED:
+                    raise _refuse("/health/ready", reason)
             if time.monotonic() >= deadline:
                 raise ServiceUnreachable(
                     f"{self._http.base_url} was not ready within {READY_PATIENCE_S:g} s ({reason}). Is it running?"
@@ -163,7 +171,7 @@ class Calls:
                 if code in _LATER_CODES:
                     raise _Later(f"{code}: {error.get('message')}")
                 if code != forgiven:
-                    raise ServiceRefused(f"/graphql refused: {code}: {error.get('message')}")
+                    raise _refuse("/graphql", f"{code}: {error.get('message')}")
             return answer.data or {}
 
         return await self._persist(attempt)
@@ -175,7 +183,7 @@ class Calls:
             raise _Later(_describe_answer(response), _read_retry_after(response))
         # Some servers answer errors in GraphQL with a 4xx; their body says more than the status does.
         if not response.is_success and not (path == "/graphql" and b'"errors"' in response.content):
-            raise ServiceRefused(f"{path} refused: {_describe_answer(response)}")
+            raise _refuse(path, _describe_answer(response))
         return response
 
     async def _persist(self, attempt: Callable[[], Awaitable[T]]) -> T:
@@ -223,6 +231,13 @@ def _decode(response: httpx.Response, shape: type[T]) -> T:
         raise ServiceRefused(
             f"{response.request.url} answered something else than AurumAI does ({error}). Is the URL right?"
         ) from error
+
+
+def _refuse(path: str, said: str) -> ServiceRefused:
+    """With what to do, where the service wants another key or one at all."""
+    return ServiceRefused(
+        f"{path} refused: {said}" + (f" {_WAY_IN}" if any(code in said for code in _NOT_LET_IN) else "")
+    )
 
 
 def _describe_failure(error: httpx.TransportError) -> str:

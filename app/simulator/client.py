@@ -15,7 +15,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from urllib.parse import urlsplit
 
@@ -50,12 +50,13 @@ class FaultPlan:
 class SimulationPlan:
     """What to simulate.
 
-    `days` of history for a machine without readings; `rate` in live readings per machine and second, 1/60 to 1000;
+    `api_key` is a key or a token, None where nobody is asked; `days` of history for a machine without readings; `rate` in live readings per machine and second, 1/60 to 1000;
     `live` False ends after the history; `duration` ends the live part after so many seconds, None never does.
     Raises SettingsError for what can't be.
     """
 
     url: str
+    api_key: str | None = field(default=None, repr=False)
     machines: int = 3
     seed: int = 21
     days: float = 7
@@ -123,7 +124,9 @@ async def run_simulation(
     timeout = httpx.Timeout(30, connect=5)
     # A proxy of the environment is for the world outside: it can't reach this machine's loopback.
     trust_env = httpx.URL(plan.url).host not in ("127.0.0.1", "localhost", "::1")
-    async with httpx.AsyncClient(base_url=plan.url.rstrip("/"), timeout=timeout, trust_env=trust_env) as http:
+    headers = {} if plan.api_key is None else {"Authorization": f"Bearer {plan.api_key}"}
+    base = plan.url.rstrip("/")
+    async with httpx.AsyncClient(base_url=base, headers=headers, timeout=timeout, trust_env=trust_env) as http:
         return await _Run(plan, Calls(http, on_event), on_progress, on_event).run()
 
 

@@ -92,12 +92,14 @@ def dev(_: Context) -> None:
 def simulate(
     _: Context, machines: str = "3", rate: str = "1", days: str = "7", seed: str = "21", fault: str = "", url: str = ""
 ) -> None:
-    """Simulated machines that send readings to a running service over HTTP, until Ctrl-C."""
+    """Simulated machines that send readings to a running service over HTTP, until Ctrl-C, with the key of AURUM_API_KEY."""
     from app.simulator.client import FaultPlan, Progress, SimulationPlan, run_simulation
 
     with report_errors():
+        settings = load_settings()
         plan = SimulationPlan(
-            url or load_settings().local_url,
+            url or settings.local_url,
+            api_key=settings.api_key,
             machines=read_number("machines", machines, int),
             rate=read_number("rate", rate, float),
             days=read_number("days", days, float),
