@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import asyncpg
+import msgspec
 import pytest
 
 from app.access.roles import Role
@@ -78,6 +79,54 @@ async def test_a_subscription_is_tried_in_a_browser(service: ServiceClient, brow
             if "1500" in shown:
                 break
         assert '"rpm": 1500' in shown
+
+
+EDITOR = "document.querySelector('.graphiql-query-editor .CodeMirror')"
+HEADERS = "document.querySelector('.graphiql-editor-tool .graphiql-editor:not(.hidden) .CodeMirror')"
+ANSWER = "(document.querySelector('.result-window .CodeMirror')?.CodeMirror.getValue() ?? '')"
+RUN = "document.querySelector('.graphiql-execute-button').click()"
+OPEN_HEADERS = "document.querySelector('.graphiql-editor-tools [data-name=headers]').click()"
+
+
+async def test_with_a_key_typed_below_the_query_the_page_asks_a_service_that_asks_everybody(
+    database_url: str, connection: asyncpg.Connection[asyncpg.Record], browser: str
+) -> None:
+    key = await make(connection, Role.ADMIN)
+    shown = {**PRODUCTION, "AURUM_GRAPHIQL": "true", "AURUM_GRAPHQL_INTROSPECTION": "true"}
+    async with (
+        run_service(database_url, **shown) as service,
+        ServiceClient(service.url, key) as admin,
+        open_page(browser, f"{service.url}/graphql") as page,
+    ):
+        await admin.register("A")
+        await page.wait_for(f"!!{EDITOR}")
+        await page.evaluate(f"{EDITOR}.CodeMirror.setValue('{{ fleet {{ machines }} }}')")
+        await page.evaluate(RUN)
+        assert "Say who you are" in await page.wait_for(f"{ANSWER}.includes('UNAUTHENTICATED') && {ANSWER}")
+
+        await page.evaluate(OPEN_HEADERS)
+        await page.wait_for(f"!!{HEADERS}")
+        typed = msgspec.json.encode({"Authorization": f"Bearer {key}"}).decode()
+        await page.evaluate(f"{HEADERS}.CodeMirror.setValue('{typed}')")
+        await page.evaluate(RUN)
+        assert '"machines": 1' in await page.wait_for(f"{ANSWER}.includes('machines') && {ANSWER}")
+        await page.evaluate("document.querySelector('[aria-label=\"Re-fetch GraphQL schema\"]').click()")
+        await page.evaluate(f"{EDITOR}.CodeMirror.setValue('{{ nonsense }}')")
+        await page.wait_for("!!document.querySelector('.CodeMirror-lint-mark-error')")
+
+        document = "subscription Follow { measurements { measurements { metrics } } }"
+        await page.evaluate(f"{EDITOR}.CodeMirror.setValue('{document}')")
+        await page.wait_for("document.querySelector('.graphiql-tab-button')?.innerText === 'Follow'")
+        await page.evaluate(RUN)
+        found = ""
+        for second in range(200):
+            await admin.ingest({"machine_id": "A", "timestamp": second * 1000, "metrics": {"rpm": 1500}})
+            found = await page.evaluate(ANSWER)
+            if "1500" in found:
+                break
+        assert '"rpm": 1500' in found
+        kept = await page.evaluate("JSON.stringify({...localStorage, ...sessionStorage}) + document.cookie")
+        assert key not in kept
 
 
 async def test_the_page_may_load_and_send_nothing_anywhere_else(service: ServiceClient, scripts: None) -> None:

@@ -67,7 +67,7 @@ async def test_a_simulation_says_what_its_key_lacks_and_ends_at_once(
             return done.stderr.strip().splitlines()[-1]
 
         said = await asyncio.gather(simulate(), simulate(**wrong), simulate(**roles), simulate(**places))
-    assert said == [
+    assert list(said) == [
         "SERVICE_REFUSED: /graphql refused: UNAUTHENTICATED: Say who you are: send Authorization: Bearer with an API key or a "
         f"token, or X-API-Key. {WAY_IN}",
         "SERVICE_REFUSED: /health/ready refused: HTTP 401 UNAUTHENTICATED: The API key is not one of this service. "
