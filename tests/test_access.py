@@ -97,7 +97,7 @@ async def test_a_key_is_looked_up_once_for_all_that_bring_it_within_seconds(
 async def test_when_a_key_was_used_last_is_written_beside_requests(
     database_url: str, connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.main.NOTED_EVERY", 3600.0)
+    monkeypatch.setattr("app.upkeep.NOTED_EVERY", 3600.0)
     key = await make(connection, Role.VIEWER)
     before = datetime.now(UTC)
     async with run_service(database_url, **PRODUCTION) as service:

@@ -15,9 +15,9 @@ import pytest
 from app.database import Database, probe_edition
 from app.engine import Engine, make_engine
 from app.errors import DatabaseUnavailable, SchemaAhead
-from app.main import _drop_expired
 from app.timescale.hypertable import Hypertable
 from app.timescale.retention import BATCH, LOCK, drop_all_expired, drop_expired
+from app.upkeep import drop_expired_rows
 from tests.conftest import hear, make_database
 from tests.test_startup import find_free_port
 from tests.timescale.project import Project, daily, declare, step
@@ -372,7 +372,7 @@ async def test_a_process_that_a_migration_has_left_behind_drops_nothing(database
             await connection.execute(
                 "INSERT INTO migration (name, app_name) VALUES ('2999-01-01T00:00:00:000000', 'app')"
             )
-        drop = partial(_drop_expired, database, ["raw_measurements"], {"raw_measurements": MONTH})
+        drop = partial(drop_expired_rows, database, ["raw_measurements"], {"raw_measurements": MONTH})
         with pytest.raises(SchemaAhead):
             await drop()
         assert await read(database.engine, "SELECT count(*) FROM raw_measurements") == [(1,)]
