@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app import instants, main
+from app import instants, upkeep
 from app.database import Database
 from app.events.outbox import CHANNEL
 from app.instants import to_microseconds
@@ -386,7 +386,7 @@ async def test_graphql_shows_liveness_by_rhythm_and_corrected_clock(
 async def test_two_services_tell_of_a_machine_that_stops_and_comes_back(
     database_url: str, connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(main, "WATCHING_INTERVAL", 0.05)
+    monkeypatch.setattr(upkeep, "WATCHING_INTERVAL", 0.05)
     woken = asyncio.Event()
     await connection.add_listener(CHANNEL, lambda *_: woken.set())
 
@@ -419,8 +419,8 @@ def looks(monkeypatch: pytest.MonkeyPatch) -> asyncio.Semaphore:
         await watcher.look_now(database, limits)
         done.release()
 
-    monkeypatch.setattr(main, "WATCHING_INTERVAL", 0.05)
-    monkeypatch.setattr(main, "look_now", look_and_tell)
+    monkeypatch.setattr(upkeep, "WATCHING_INTERVAL", 0.05)
+    monkeypatch.setattr(upkeep, "look_now", look_and_tell)
     return done
 
 
