@@ -28,9 +28,11 @@ ACQUIRE_TIMEOUT = 10.0  # seconds, to get a connection of the pool
 CLOSE_TIMEOUT = 5.0  # seconds, for what is under way when the pool closes
 OLDEST_POSTGRES = 15
 AWAY = "The database can't be reached just now: try again in a moment."
+READ_ONLY = "The database takes no changes just now, since it is read-only, as a replica is: try again in a moment."
 NO_ROOM = "The database has no room to work in just now, on its disk or in memory: try again in a moment."
 # Every statement fails where a database has another version of TimescaleDB than the server can load.
 NO_LIBRARY = "The server doesn't have the version of an extension that this database uses, TimescaleDB's most likely"
+NO_RIGHT = "The database refuses the role of DATABASE_URL"
 BAD_CHARACTER = "A text has a character that can't be stored or looked for, such as NUL."
 
 
@@ -152,8 +154,13 @@ class Database:
                 raise DatabaseUnavailable(AWAY) from error
             try:
                 yield connection
-            except (asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
-                if _tells_of_a_farewell(error):
+            except (
+                asyncpg.InterfaceError,
+                asyncpg.InternalClientError,
+                asyncpg.PostgresError,
+                DatabaseUnavailable,
+            ) as error:
+                if _tells_of_a_farewell(error) or _tells_of_a_replica(error):
                     connection.terminate()
                 raise
             finally:
@@ -189,7 +196,7 @@ def explain_refusal() -> Iterator[None]:
         asyncpg.InsufficientPrivilegeError,
         asyncpg.ObjectNotInPrerequisiteStateError,
     ) as error:
-        raise DatabaseUnavailable(f"The database refuses the role of DATABASE_URL: {describe_error(error)}.") from error
+        raise DatabaseUnavailable(f"{NO_RIGHT}: {describe_error(error)}.") from error
     except UNREACHABLE as error:
         raise DatabaseUnavailable(f"The database of DATABASE_URL can't be reached: {describe_error(error)}.") from error
     except asyncpg.UndefinedFileError as error:
@@ -199,15 +206,6 @@ def explain_refusal() -> Iterator[None]:
         raise DatabaseUnavailable(
             "DATABASE_URL can't be used: its options or its port are not what asyncpg takes."
         ) from None
-
-
-@contextmanager
-def explain_rights() -> Iterator[None]:
-    """Turns what the role may not do into DatabaseUnavailable, which names it for the operator."""
-    try:
-        yield
-    except asyncpg.InsufficientPrivilegeError as error:
-        raise DatabaseUnavailable(f"The database refuses the role of DATABASE_URL: {describe_error(error)}.") from error
 
 
 def describe_error(error: BaseException) -> str:
@@ -220,7 +218,7 @@ def describe_error(error: BaseException) -> str:
 
 @contextmanager
 def translate_errors() -> Iterator[None]:
-    """Turns what asyncpg raises for a server that is away or slow into DatabaseUnavailable and QueryTimeout."""
+    """Turns what asyncpg raises for a server that is away, slow, or not as it must be into DatabaseUnavailable and QueryTimeout."""
     try:
         yield
     except asyncpg.QueryCanceledError as error:
@@ -236,11 +234,15 @@ def translate_errors() -> Iterator[None]:
         raise
     except UNREACHABLE as error:
         raise DatabaseUnavailable(AWAY) from error
-    except asyncpg.UndefinedFileError as error:
-        raise DatabaseUnavailable(f"{NO_LIBRARY}: {describe_error(error)}.") from error
+    except (asyncpg.UndefinedFileError, asyncpg.InsufficientPrivilegeError) as error:
+        lacking = NO_LIBRARY if isinstance(error, asyncpg.UndefinedFileError) else NO_RIGHT
+        raise DatabaseUnavailable(f"{lacking}: {describe_error(error)}.") from error
     except (asyncpg.InsufficientResourcesError, asyncpg.PostgresIOError) as error:
         # Of disk or of memory: it passes by itself, or by what an operator does, and the request is not to blame.
         raise DatabaseUnavailable(NO_ROOM) from error
+    except asyncpg.ReadOnlySQLTransactionError as error:
+        # A primary that became a replica, or whose disk is nearly full: whoever sends must not take it for the end of it.
+        raise DatabaseUnavailable(READ_ONLY) from error
     except (asyncpg.DeadlockDetectedError, asyncpg.SerializationError) as error:
         raise DatabaseBusy("Others changed the same rows at the same time: try again in a moment.") from error
     except (asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
@@ -259,6 +261,15 @@ def _tells_of_a_farewell(error: BaseException | None) -> bool:
         if isinstance(error, asyncpg.InternalClientError) and "cannot switch to state" in str(error):
             return True
         error = error.__context__
+    return False
+
+
+def _tells_of_a_replica(error: BaseException | None) -> bool:
+    """Whether the server takes no changes: another connection may lead to one that does, where a URL or a name stands for both."""
+    while error is not None:
+        if isinstance(error, asyncpg.ReadOnlySQLTransactionError):
+            return True
+        error = error.__cause__
     return False
 
 

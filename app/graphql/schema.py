@@ -168,34 +168,37 @@ class Schema(strawberry.Schema):
     ) -> PreExecutionError | None:
         """In place of Strawberry's, which parses and validates before anything of ours could refuse a document."""
         try:
-            query, sent_extensions = _unpack(context)
-            text = self.operations.find(query, sent_extensions)
-            if text is None:
-                raise MissingQueryError
-            context.graphql_document = self.documents.prepare(text)
-            self.operations.keep(text, sent_extensions)
-            _require_choice(context, context.graphql_document)
-            self._require_allowed(context, context.graphql_document, text)
-            check_variables(_require_object(context.variables), self._protection.limits)
+            await self._admit(context)
         except DocumentRefused as refusal:
             return PreExecutionError(data=None, errors=refusal.errors)
-        except RequestError as error:
+        except (MissingQueryError, CannotGetOperationTypeError, InvalidOperationTypeError):
+            raise  # Strawberry has a way to answer these
+        except Exception as error:  # noqa: BLE001 - Strawberry would show what it says; CodedErrors hides it where it's a bug
+            if isinstance(error, QueryTooExpensive):
+                context.extensions_results["cost"] = error.cost
             return PreExecutionError(data=None, errors=[GraphQLError(str(error), original_error=error)])
+        return None
+
+    async def _admit(self, context: ExecutionContext) -> None:
+        """Finds and measures the document, and charges for it. Raises what speaks against executing it."""
+        query, sent_extensions = _unpack(context)
+        text = self.operations.find(query, sent_extensions)
+        if text is None:
+            raise MissingQueryError
+        context.graphql_document = self.documents.prepare(text)
+        self.operations.keep(text, sent_extensions)
+        _require_choice(context, context.graphql_document)
+        self._require_allowed(context, context.graphql_document, text)
+        check_variables(_require_object(context.variables), self._protection.limits)
         try:
             operation_type = context.operation_type
         except RuntimeError as error:
             raise CannotGetOperationTypeError(context.operation_name) from error
         if operation_type not in context.allowed_operations:
             raise InvalidOperationTypeError(operation_type)
-        try:
-            cost = self._estimate(context, context.graphql_document)
-            if cost is not None:
-                await self._charge(context.context, cost)
-        except RequestError as error:
-            if isinstance(error, QueryTooExpensive):
-                context.extensions_results["cost"] = error.cost
-            return PreExecutionError(data=None, errors=[GraphQLError(str(error), original_error=error)])
-        return None
+        cost = self._estimate(context, context.graphql_document)
+        if cost is not None:
+            await self._charge(context.context, cost)
 
     async def _charge(self, asker: Context, cost: Cost) -> None:
         allowance = asker.rooms.queries

@@ -10,7 +10,7 @@ import asyncpg
 import msgspec
 from piccolo.conf.apps import AppConfig
 
-from app.database import Connection, explain_refusal, explain_rights, probe_edition, translate_errors
+from app.database import Connection, explain_refusal, probe_edition, translate_errors
 from app.engine import Engine
 from app.errors import MigrationRefused
 from app.migrations.extent import Extent, measure_tables, resolve_holds
@@ -88,7 +88,7 @@ async def preview_migrations(engine: Engine, app: AppConfig, to: str | None = No
     with explain_refusal():
         connection = await engine.get_new_connection()
     try:
-        with translate_errors(), explain_rights():
+        with translate_errors():
             async with connection.transaction(isolation="repeatable_read", readonly=True):
                 state = await read_state(connection, tuple(modules))
                 require_known(state)

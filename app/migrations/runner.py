@@ -19,7 +19,7 @@ import asyncpg
 from piccolo.apps.migrations.tables import Migration
 from piccolo.conf.apps import AppConfig, MigrationModule
 
-from app.database import CLOSE_TIMEOUT, describe_error, explain_refusal, explain_rights, translate_errors
+from app.database import CLOSE_TIMEOUT, describe_error, explain_refusal, translate_errors
 from app.engine import UNREACHABLE, Engine
 from app.errors import MigrationFailed, MigrationRefused
 from app.migrations.losses import require_no_losses
@@ -245,7 +245,7 @@ async def _run_alone(engine: Engine, app: AppConfig, terminal: Terminal) -> Asyn
     with explain_refusal():
         connection: Any = await engine.get_new_connection()
     try:
-        with translate_errors(), explain_rights():
+        with translate_errors():
             await _require_writable(connection)
             require_known(await read_state(connection, list_migrations(find_folder(app))))
             await connection.execute("SELECT set_config('application_name', $1, false)", f"migrations of {name_user()}")

@@ -12,7 +12,7 @@ from litestar import Response, Router, get
 from litestar.types import Scope
 
 from app.access.guard import read_principal
-from app.database import Database
+from app.database import READ_ONLY, Database
 from app.drain import Drain
 from app.errors import AurumError, DatabaseUnavailable, Stopping
 from app.events.listener import Listener
@@ -60,6 +60,8 @@ async def find_problems(
         async with asyncio.timeout(PATIENCE), database.connection() as connection:
             checked = "migrations"
             await require_schema(connection, tables)
+            if await connection.fetchval("SELECT current_setting('transaction_read_only')::boolean"):
+                problems["pool"] = DatabaseUnavailable(READ_ONLY)
     except TimeoutError:
         problems[checked] = _describe_late(database)
     except DatabaseUnavailable as error:
