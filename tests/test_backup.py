@@ -717,13 +717,31 @@ async def test_a_backup_that_is_killed_leaves_nothing_under_its_name(database_ur
     assert (await list_backup(file)).manifest.contents.rows > 0
 
 
+async def test_a_program_that_is_killed_is_not_said_to_have_spoken(database_url: str, tmp_path: Path) -> None:
+    folder = make_programs(tmp_path / "bin", pg_dump='echo "pg_dump: dumping contents of table" >&2; kill -9 $$')
+    with pytest.raises(
+        BackupFailed, match=r"failed: it was ended by SIGKILL, for want of memory perhaps, or of room\.$"
+    ):
+        await back_up(database_url, tmp_path / "a.dump", pg_bin=folder)
+    assert list_names(tmp_path) == ["bin"]
+
+
+async def test_a_manifest_that_can_not_be_written_leaves_nothing(tmp_path: Path) -> None:
+    companion = tmp_path / "a.dump.json"
+    companion.mkdir()  # no file takes its place
+    with pytest.raises(OSError, match="directory"), open_draft(tmp_path / "a.dump") as draft:
+        draft.publish(companion, b"{}")
+    assert list_names(tmp_path) == ["a.dump.json"]
+
+
 async def test_the_folder_for_backups_is_rid_of_what_was_killed(
     database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(backup_room, "FOLDER", tmp_path / "backups")
     (tmp_path / "backups").mkdir()
-    (tmp_path / "backups" / "aurumai-old-20260131T120000Z.dump.unfinished").write_bytes(b"half")
+    for left in ("dump.unfinished", "dump.json.unfinished"):
+        (tmp_path / "backups" / f"aurumai-old-20260131T120000Z.{left}").write_bytes(b"half")
     with open_draft(tmp_path / "backups" / "other.dump"):
         backup = await back_up(database_url)
         assert list_names(tmp_path / "backups") == [

@@ -64,6 +64,10 @@ async def test_a_command_that_can_t_be_right_says_why(database_url: str) -> None
             "--expires is '90 days': it must be an ISO 8601 duration, such as P90D.",
         ),
         (("--name", "a", "--role", "viewer", "--expires", "-P1D"), "expires must be in the future."),
+        (
+            ("--name", "a", "--role", "viewer", "--expires", "P3000000D"),
+            "--expires is 'P3000000D', which ends after the year 9999: leave it out for no end.",
+        ),
         (("--name", "a", "--role", "viewer", "--location", " "), "location must be 1 to 200 printable characters."),
     ]:
         named = arguments if "--name" in arguments else ("--name", " ", *arguments)

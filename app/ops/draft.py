@@ -60,7 +60,7 @@ def open_draft(path: Path) -> Iterator[Draft]:
 def prepare_folder(folder: Path) -> None:
     """Makes a folder for backups, and removes the drafts of those that were killed from one that is there."""
     folder.mkdir(mode=0o700, exist_ok=True)
-    for place in folder.glob(f"*.dump{_SUFFIX}"):
+    for place in (*folder.glob(f"*.dump{_SUFFIX}"), *folder.glob(f"*.dump.json{_SUFFIX}")):
         if (file := try_lock(place, Hold.ALONE)) is not None:
             place.unlink(missing_ok=True)
             os.close(file)
@@ -81,9 +81,10 @@ def _write_safely(path: Path, text: bytes, like: os.stat_result) -> None:
         with os.fdopen(os.dup(file), "wb") as opened:
             opened.write(text)
         os.fsync(file)
+        place.rename(path)
     finally:
         os.close(file)
-    place.rename(path)
+        place.unlink(missing_ok=True)
 
 
 def _sync(folder: Path) -> None:

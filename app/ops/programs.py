@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from signal import Signals
 from typing import TypeVar
 
 from app.embedded.installations import ask_program, list_places, list_wheel_places, read_major
@@ -90,7 +91,10 @@ class Run:
         """Waits until it ends; why it failed, on one line, or None if it didn't."""
         await self.process.wait()
         await self._reading
-        return None if self.process.returncode == 0 else (self._reason or self._last_line).rstrip(".")
+        status = self.process.returncode
+        if status is not None and status < 0:
+            return f"it was ended by {Signals(-status).name}, for want of memory perhaps, or of room"
+        return None if status == 0 else (self._reason or self._last_line).rstrip(".")
 
     async def _read(self, on_line: Callable[[str], None] | None) -> None:
         async for line in _require(self.process.stderr):

@@ -13,6 +13,7 @@ from app.access.audit import begin_deed
 from app.access.principal import make_operator
 from app.access.roles import Role
 from app.console import complain, say
+from app.errors import InvalidInput
 from app.tasks.databases import ask_database
 from app.tasks.options import read_choice, read_duration
 from app.tasks.reports import print_json, report_errors
@@ -38,13 +39,22 @@ def key_new(_: Context, name: str, role: list[str], location: list[str], expires
             name=name,
             roles=frozenset(read_choice("role", text.lower(), Role) for text in role),
             locations=frozenset(check_line(text, "location") for text in location) or None,
-            expires_at=datetime.now(UTC) + read_duration("expires", expires) if expires else None,
+            expires_at=_read_end(expires) if expires else None,
             created_by=getuser(),
         )
         deed = begin_deed(make_operator(name_user()), "key-new")
         key = ask_database(lambda connection: make_key(connection, new, deed))
         complain("This is all that will ever be seen of it: the database keeps a hash alone.")
         print(key)  # noqa: T201 - for a program
+
+
+def _read_end(expires: str) -> datetime:
+    try:
+        return datetime.now(UTC) + read_duration("expires", expires)
+    except OverflowError as error:
+        raise InvalidInput(
+            f"--expires is {expires!r}, which ends after the year 9999: leave it out for no end."
+        ) from error
 
 
 @task(help={"json": "for programs: a list of keys, as JSON"})
