@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ruamel.yaml import YAML
 
 from app.ops.container_secrets import make_secrets
 from app.settings import Settings, load_settings, name_variable
@@ -54,6 +55,36 @@ def test_in_production_the_database_is_reached_by_the_service_alone_and_only_ove
         assert (environ["AURUM_ENV"], environ["AURUM_TIMESCALE"]) == ("production", "require")
     for app, migrate in (("app", "migrate"), ("app-dev", "migrate-dev")):
         assert SERVICES[app]["depends_on"][migrate] == {"condition": "service_completed_successfully"}
+
+
+def test_nobody_finds_another_s_database_or_service_under_the_name_that_is_looked_for() -> None:
+    found: dict[tuple[str, str], list[str]] = {}
+    for service, described in SERVICES.items():
+        networks = described["networks"]
+        joined = networks if isinstance(networks, dict) else {each: {} for each in networks}
+        for network, options in joined.items():
+            for name in (service, *options.get("aliases", ())):
+                found.setdefault((network, name), []).append(service)
+    assert {place: services for place, services in found.items() if len(services) > 1} == {}
+    for name, network in (("migrate", "inner"), ("app", "inner"), ("backup", "inner"), ("app-dev", "inner-dev")):
+        assert network in SERVICES[name]["networks"]
+        assert found[network, "db"] == ["db-dev" if network == "inner-dev" else "db"]
+    assert all(COMPOSE["networks"][network] == {"internal": True} for network in ("inner", "inner-dev"))
+
+
+def test_prometheus_and_the_health_check_know_the_service_whatever_name_it_has_outside() -> None:
+    scraped = YAML(typ="safe").load((ROOT / "observe" / "prometheus.yml").read_text(encoding="utf-8"))
+    (target,) = scraped["scrape_configs"][0]["static_configs"][0]["targets"]
+    for given in ("", "aurum.example"):
+        text = SERVICES["app"]["environment"]["AURUM_TRUSTED_HOSTS"].replace("${AURUM_TRUSTED_HOSTS:-}", given)
+        hosts = load_settings({"AURUM_TRUSTED_HOSTS": text}).trusted_hosts
+        assert hosts == (target.split(":")[0], "localhost", "127.0.0.1", *([given] if given else []))
+
+
+def test_every_setting_can_reach_the_service() -> None:
+    for name in OURS:
+        assert SERVICES[name]["env_file"] == [{"path": "deploy/service.env", "required": False}]
+    assert "deploy/service.env" in (ROOT / ".gitignore").read_text(encoding="utf-8").splitlines()
 
 
 @pytest.mark.parametrize("name", OURS)
