@@ -38,7 +38,7 @@
         ├── AlreadyExists       ALREADY_EXISTS
         ├── Conflict            CONFLICT               something else is stored under the same key
         ├── WrongState          ALERT_STATE            an alert is in a state that doesn't allow it
-        ├── RateLimited         RATE_LIMITED           whoever asks has spent their allowance; try again later
+        ├── RateLimited         RATE_LIMITED           an allowance is spent; try again later
         ├── PartlyStored        any of these, when a part of a body was durable already
         ├── QueryTimeout        QUERY_TIMEOUT          the database was stopped from working on it any longer
         └── DatabaseUnavailable DATABASE_UNAVAILABLE   try again later

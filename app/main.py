@@ -118,6 +118,7 @@ def create_app(settings: Settings | None = None) -> Litestar:
         listener=listener,
         requests=Requests(tell_all=settings.log_level is LogLevel.DEBUG),
         operations=rooms.operations,
+        strangers=entrance.strangers,
     )
     tables = [table._meta.tablename for table in APP_CONFIG.table_classes]
     drain = Drain(settings.drain)

@@ -1,7 +1,8 @@
 """Who is let in: nobody is asked on a developer's own machine; everywhere else a key or a token says who it is.
 
 Arrives: a key or a token. Leaves: a Principal. Fails: Unauthenticated, with what would be right and nothing of what was
-sent; DatabaseUnavailable or IdentityUnavailable, where it can't be checked just now.
+sent; RateLimited, where an address has been wrong too often; DatabaseUnavailable or IdentityUnavailable, where it can't be checked
+just now.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import asyncio
 import hashlib
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Mapping
 from contextlib import suppress
 from datetime import datetime
 from functools import partial
@@ -18,10 +19,11 @@ from typing import Any
 
 import msgspec
 
-from app.access.credentials import read_headers
+from app.access.credentials import read_connection, read_headers
 from app.access.keyring import HOLDS, KeyRing
 from app.access.keys import BEGINNING, EXPIRED, REVOKED, find_holder, has_live_key
 from app.access.principal import EVERYONE, Principal, PrincipalKind
+from app.access.strangers import Strangers
 from app.access.tokens import TOKEN_EXPIRED, Tokens
 from app.addresses import is_loopback
 from app.cache import BoundedCache
@@ -36,6 +38,7 @@ LONGEST = 16 * 1024  # characters of a token
 logger = logging.getLogger(__name__)
 
 ASKED_FOR = "Say who you are: send Authorization: Bearer with an API key or a token, or X-API-Key."
+_ASKED_FOR_OPENER = 'Say who you are: send {"authorization": "Bearer ..."} or {"apiKey": ...} with connection_init.'
 
 
 class _Verdict(msgspec.Struct, frozen=True):
@@ -52,6 +55,7 @@ class Entrance:
     def __init__(self, database: Database, tokens: Tokens | None, *, is_open: bool) -> None:
         self.is_open = is_open
         self.keys = KeyRing(database)
+        self.strangers = Strangers()
         self._database = database
         self._tokens = tokens
         self._known: BoundedCache[bytes, _Verdict] = BoundedCache(entries=KEPT, size=KEPT_BYTES)
@@ -77,17 +81,44 @@ class Entrance:
             return EVERYONE
         return None
 
-    async def identify_sender(self, headers: Iterable[tuple[bytes, bytes]]) -> Principal | None:
-        """Who has sent a request; None where it doesn't say."""
-        credentials = read_headers(headers)
-        return None if credentials is None else await self.identify(credentials)
+    async def identify_sender(self, scope: Any) -> Principal | None:
+        """Who has sent a request; None where it doesn't say. Raises as `identify`."""
+        try:
+            credentials = read_headers(scope["headers"])
+        except Unauthenticated:
+            self.strangers.count(scope)
+            raise
+        return None if credentials is None else await self.identify(credentials, scope)
 
-    async def identify(self, credentials: str) -> Principal:
-        """Who holds a key or a token."""
+    async def identify_opener(self, scope: Any, payload: Mapping[str, Any]) -> Principal:
+        """Who opens a WebSocket, by its connection_init or by the headers that it began with. Raises as `identify`."""
+        try:
+            credentials = read_connection(payload) or read_headers(scope["headers"])
+        except Unauthenticated:
+            self.strangers.count(scope)
+            raise
+        if credentials is None:
+            self.strangers.count(scope)
+            raise Unauthenticated(_ASKED_FOR_OPENER)
+        return await self.identify(credentials, scope)
+
+    async def identify(self, credentials: str, scope: Any) -> Principal:
+        """Who holds a key or a token, which came in this scope. Raises RateLimited where its address was wrong too often."""
+        try:
+            return await self._identify(credentials, scope)
+        except Unauthenticated:
+            self.strangers.count(scope)
+            raise
+
+    async def _identify(self, credentials: str, scope: Any) -> Principal:
         digest = hashlib.sha256(credentials.encode(errors="surrogateescape")).digest()
         verdict = self._known.get(digest)
         if verdict is None or verdict.until <= time.monotonic():
-            verdict = await self._ask(digest, credentials)
+            if verdict is None or verdict.principal is None:
+                async with self.strangers.line_up(scope):
+                    verdict = await self._ask(digest, credentials)
+            else:
+                verdict = await self._ask(digest, credentials)
         principal = verdict.principal
         if principal is None:
             raise Unauthenticated(verdict.refusal)

@@ -5,17 +5,19 @@ The two are apart: a request is judged where its error can be answered in the fo
 
 from __future__ import annotations
 
-from typing import Any, Final, cast
+from typing import Any, Final, NoReturn, cast
 
 from litestar.types import ASGIApp, Receive, Scope, Send
 
 from app.access.entrance import ASKED_FOR, Entrance
 from app.access.matrix import Entry, describe_refusal, find_route_rule
 from app.access.principal import Principal
+from app.access.strangers import Strangers
 from app.errors import Forbidden, RequestError, Unauthenticated
 
 _PRINCIPAL: Final = "principal"  # in the scope
 _REFUSAL: Final = "refusal"
+_STRANGERS: Final = "strangers"  # as above, where a request doesn't say who sends it
 
 
 def admit_at_home(entrance: Entrance, scope: Any) -> bool:
@@ -28,7 +30,9 @@ async def identify_sender(entrance: Entrance, scope: Any) -> None:
     """Leaves in the scope who has sent a request, or why that can't be told; of a WebSocket it's told later."""
     if scope["type"] == "http":
         try:
-            scope[_PRINCIPAL] = await entrance.identify_sender(scope["headers"])
+            principal = scope[_PRINCIPAL] = await entrance.identify_sender(scope)
+            if principal is None:
+                scope[_STRANGERS] = entrance.strangers
         except RequestError as error:
             scope[_REFUSAL] = error
 
@@ -36,6 +40,13 @@ async def identify_sender(entrance: Entrance, scope: Any) -> None:
 def read_principal(scope: Any) -> Principal | None:
     """Who asks; None where that isn't known, or not yet, as of a WebSocket before its connection_init."""
     return cast("Principal | None", scope[_PRINCIPAL])
+
+
+def ask_who(scope: Any) -> NoReturn:
+    """Refuses a request that doesn't say who sends it. Raises Unauthenticated, or RateLimited where that comes too often."""
+    strangers: Strangers = scope[_STRANGERS]
+    strangers.count(scope)
+    raise Unauthenticated(ASKED_FOR)
 
 
 def require_route(scope: Any, path: str) -> None:
@@ -49,7 +60,7 @@ def require_route(scope: Any, path: str) -> None:
         return
     principal = read_principal(scope)
     if principal is None:
-        raise Unauthenticated(ASKED_FOR)
+        ask_who(scope)
     if not rule.allows(principal):
         raise Forbidden(describe_refusal(path, rule, principal))
 

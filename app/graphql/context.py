@@ -12,13 +12,11 @@ import strawberry
 from strawberry.litestar import BaseContext
 
 from app.access.allowance import Allowance
-from app.access.credentials import read_connection, read_headers
 from app.access.entrance import Entrance
 from app.access.locations import BoundWriter, MachineLocations
 from app.access.principal import Principal
 from app.access.visibility import VisibleDatabase
 from app.database import Database
-from app.errors import Unauthenticated
 from app.events.fanout import Fanout
 from app.graphql.loaders import Loaders
 from app.graphql.sharing import Answers
@@ -88,12 +86,7 @@ class Context(BaseContext, kw_only=True):
     async def admit(self, payload: Mapping[str, Any]) -> None:
         """Finds out who asks over a WebSocket, by its connection_init or by the headers that it began with. Raises as Entrance."""
         assert self.websocket is not None  # noqa: S101 - only a WebSocket says later who asks
-        credentials = read_connection(payload) or read_headers(self.websocket.scope["headers"])
-        if credentials is None:
-            raise Unauthenticated(
-                'Say who you are: send {"authorization": "Bearer ..."} or {"apiKey": ...} with connection_init.'
-            )
-        self.principal = await self.rooms.entrance.identify(credentials)
+        self.principal = await self.rooms.entrance.identify_opener(self.websocket.scope, payload)
         self.rooms = self.rooms.see(self.principal)
 
     @property

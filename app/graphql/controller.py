@@ -21,10 +21,9 @@ from litestar.types import Scope
 from strawberry.litestar import make_graphql_controller
 from strawberry.subscriptions import GRAPHQL_SSE_PROTOCOL, GRAPHQL_TRANSPORT_WS_PROTOCOL
 
-from app.access.entrance import ASKED_FOR
-from app.access.guard import read_principal
+from app.access.guard import ask_who, read_principal
 from app.drain import Drain
-from app.errors import InvalidInput, QueryTooComplex, RequestError, Unauthenticated, UnsupportedMediaType
+from app.errors import InvalidInput, QueryTooComplex, RequestError, UnsupportedMediaType
 from app.graphql.context import Context, Rooms
 from app.graphql.forgery import refuse_unasked
 from app.graphql.graphiql.page import render_page
@@ -77,8 +76,8 @@ def make_controller(schema: Schema, rooms: Rooms, protection: Protection, drain:
         async def parse_http_body(self, request: Any) -> Any:
             _refuse_coding(request)
             try:
-                await refuse_unasked(request)
                 _require_known(request)
+                await refuse_unasked(request)
                 return await super().parse_http_body(request)
             except InternalServerException as error:  # Litestar's, of a client that hung up
                 raise InvalidInput("The body broke off before its end: send it again.") from error
@@ -145,9 +144,9 @@ def _refuse_coding(request: Any) -> None:
 
 
 def _require_known(request: Any) -> None:
-    """Of an operation; the page that it is typed into is for anybody."""
+    """Of an operation, before any of its body is waited for; the page that it is typed into is for anybody."""
     if read_principal(request.request.scope) is None:
-        raise Unauthenticated(ASKED_FOR)
+        ask_who(request.request.scope)
 
 
 def _make_response() -> Response[dict[str, object]]:

@@ -18,6 +18,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
+from app.access.strangers import Strangers
 from app.database import Database
 from app.errors import AurumError
 from app.events.batches import TOPICS
@@ -44,6 +45,7 @@ class Watched:
     listener: Listener
     requests: Requests
     operations: OperationMeasures
+    strangers: Strangers
     failing: MutableMapping[str, bool] = field(default_factory=dict)
 
 
@@ -129,6 +131,13 @@ def _collect_requests(watched: Watched) -> Iterator[Metric]:
         "Answers other than GraphQL's that were an error, by its code.",
         "code",
         watched.requests.errors,
+    )
+    strangers = watched.strangers
+    yield _count(
+        "aurumai_unauthenticated_requests",
+        "Requests and WebSockets that said wrongly who sends them, or not at all; those that were limited came too often.",
+        "result",
+        {"refused": strangers.refused, "limited": strangers.limited},
     )
 
 
