@@ -29,6 +29,7 @@
         ├── InvalidInput        BAD_USER_INPUT
         ├── QueryTooComplex     QUERY_TOO_COMPLEX      a GraphQL document over a limit; the message names the setting
         ├── QueryTooExpensive   QUERY_TOO_EXPENSIVE    a GraphQL operation that would cost more than AURUM_GRAPHQL_MAX_COST
+        ├── TooManyOperations   TOO_MANY_OPERATIONS    a GraphQL operation on a WebSocket that has as many as it may
         ├── PersistedQueryNotFound PERSISTED_QUERY_NOT_FOUND  a GraphQL document by a name that isn't known; send its text
         ├── OperationNotListed  OPERATION_NOT_LISTED   a GraphQL document that isn't among those that may be executed
         ├── UnsupportedMediaType UNSUPPORTED_MEDIA_TYPE
@@ -212,6 +213,11 @@ class QueryTooExpensive(RequestError):
     def __init__(self, message: str, *, field: str, cost: dict[str, int]) -> None:
         super().__init__(message, field=field)
         self.cost = cost
+
+
+class TooManyOperations(RequestError):
+    code = "TOO_MANY_OPERATIONS"
+    http_status = 429
 
 
 class PersistedQueryNotFound(RequestError):

@@ -15,7 +15,7 @@ from app.access.audit import Deed, Subject, describe_change, record_changes
 from app.database import Connection, Database
 from app.errors import AlreadyExists, InvalidInput, NotFound, blame
 from app.ingest.refusal import match_machine_id
-from app.texts import check_line
+from app.texts import check_line, quote_text
 
 MOST_AT_ONCE = 1_000  # machines of one request
 
@@ -58,7 +58,9 @@ async def register_machines(database: Database, machines: Sequence[NewMachine], 
     for index, machine in enumerate(machines):
         with blame(f"machines.{index}"):
             if machine.machine_id in checked:
-                raise InvalidInput(f"A machine {machine.machine_id!r} is in the list twice.", field="machineId")
+                raise InvalidInput(
+                    f"A machine {quote_text(machine.machine_id)} is in the list twice.", field="machineId"
+                )
             checked[machine.machine_id] = _check(machine)
     return await _register(database, list(checked.values()), lambda index: f"machines.{index}.machineId", deed)
 
@@ -91,7 +93,7 @@ async def _register(
         known = await find_machines(database, [machine.machine_id for machine in machines])
         index = next((index for index, machine in enumerate(machines) if machine.machine_id in known), 0)
         raise AlreadyExists(
-            f"A machine {machines[index].machine_id!r} is registered already.", field=name_field(index)
+            f"A machine {quote_text(machines[index].machine_id)} is registered already.", field=name_field(index)
         ) from error
     return stored
 
@@ -135,7 +137,7 @@ async def update_machine(
             f"SELECT {_COLUMNS} FROM machines WHERE machine_id = $1 FOR NO KEY UPDATE", machine_id
         )
         if row is None:
-            raise NotFound(f"No machine {machine_id!r} is registered.", field="machineId")
+            raise NotFound(f"No machine {quote_text(machine_id)} is registered.", field="machineId")
         changed = await connection.fetchrow(
             f"UPDATE machines SET {assignments}, updated_at = now() WHERE machine_id = $1 RETURNING {_COLUMNS}",
             machine_id,

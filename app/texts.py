@@ -18,8 +18,15 @@ LONGEST_PROSE = 4_000  # characters
 LARGEST_OBJECT = 65_536  # bytes of JSON
 DEEPEST_OBJECT = 16  # levels
 
+_LONGEST_QUOTE = 80  # characters
+
 _INTEGERS = 1 << 63
 _BREAKS = str.maketrans("", "", "\n\r\t")
+
+
+def quote_text(text: str) -> str:
+    """A client's text as a sentence quotes it, cut where it's long."""
+    return repr(text) if len(text) <= _LONGEST_QUOTE else f"{text[:_LONGEST_QUOTE]!r}..."
 
 
 def check_line(text: str, field: str, longest: int = LONGEST_LINE) -> str:

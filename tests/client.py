@@ -38,9 +38,15 @@ class Subscription:
         assert self._socket.response is not None
         return self._socket.response.headers
 
-    async def send(self, payload: Any) -> None:
+    async def send(self, payload: Any, operation: str = "2") -> None:
         """Starts another operation on the same connection."""
-        await self._socket.send(msgspec.json.encode({"id": "2", "type": "subscribe", "payload": payload}).decode())
+        await self._socket.send(
+            msgspec.json.encode({"id": operation, "type": "subscribe", "payload": payload}).decode()
+        )
+
+    async def complete(self, operation: str) -> None:
+        """Ends an operation of this connection."""
+        await self._socket.send(msgspec.json.encode({"id": operation, "type": "complete"}).decode())
 
     async def expect_silence(self, seconds: float = 0.5) -> None:
         """Fails when anything comes within that time."""

@@ -65,6 +65,23 @@ async def test_a_name_that_cannot_be_is_refused(service: ServiceClient, extensio
     assert error["extensions"] == {"code": "BAD_USER_INPUT", "field": field}
 
 
+@pytest.mark.parametrize("beside", [{}, {"documentId": "fleet"}])
+async def test_extensions_that_are_no_object_are_refused_over_http_and_over_a_websocket(
+    service: ServiceClient, beside: dict[str, str]
+) -> None:
+    for extensions in (3, "x", [1], True):
+        sent: dict[str, object] = {"query": QUERY, "extensions": extensions, **beside}
+        response = await service.http.post("/graphql", json=sent)
+        assert (response.status_code, response.json()["errors"][0]["extensions"]["code"]) == (400, "BAD_REQUEST")
+        async with service.subscribe(QUERY) as subscription:
+            assert await subscription.next() == {"machines": 0}
+            assert (await subscription.next_message())["type"] == "complete"
+            await subscription.send(sent)
+            (error,) = (await subscription.next_message())["payload"]
+            assert error["message"] == "The extensions must be an object."
+            assert error["extensions"].items() >= {"code": "BAD_USER_INPUT", "field": "extensions"}.items()
+
+
 async def test_a_query_that_is_wrong_is_not_kept(service: ServiceClient) -> None:
     extensions = persist(hashlib.sha256(b"{ nope }").hexdigest())
     for _ in range(2):

@@ -111,8 +111,67 @@ async def test_a_websocket_has_them_and_one_that_is_refused_too(service: Service
         assert pick(subscription.response_headers) == SAFE
     with pytest.raises(websockets.InvalidStatus) as caught:
         await websockets.connect(f"{url}/nowhere", proxy=None)
-    assert (caught.value.response.status_code, pick(caught.value.response.headers)) == (403, SAFE)
+    assert (caught.value.response.status_code, pick(caught.value.response.headers)) == (404, SAFE)
     assert "x-request-id" in caught.value.response.headers
+
+
+async def test_a_websocket_elsewhere_than_at_graphql_finds_nothing(service: ServiceClient) -> None:
+    url = service.url.replace("http", "ws", 1)
+    for path in ("/nowhere", "/", "/health/live", "/ingest", "/metrics", "/graphql/graphiql/page.js"):
+        with pytest.raises(websockets.InvalidStatus) as caught:
+            await websockets.connect(f"{url}{path}", proxy=None)
+        assert caught.value.response.status_code == 404
+        assert msgspec.json.decode(caught.value.response.body) == {
+            "code": "NOT_FOUND",
+            "message": "There is no WebSocket at this path: subscriptions are at /graphql.",
+        }
+    for path in ("/graphql", "/graphql/", "//graphql"):
+        async with websockets.connect(
+            url + path, subprotocols=[websockets.Subprotocol("graphql-transport-ws")], proxy=None
+        ):
+            pass
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/health/live", 200),
+        ("/health/ready", 200),
+        ("/metrics", 200),
+        ("/graphql", 200),
+        ("/graphql/graphiql/page.js", 200),
+        ("/graphql/graphiql/nothing.js", 404),
+        ("/nowhere", 404),
+        ("/ingest", 405),
+    ],
+)
+async def test_head_is_answered_as_get_without_a_body(
+    service: ServiceClient, monkeypatch: pytest.MonkeyPatch, path: str, status: int
+) -> None:
+    monkeypatch.setattr("app.graphql.graphiql.page.are_there", lambda: True)
+    accept = {"accept": "text/html"} if path == "/graphql" else {}
+    asked = await service.http.get(path, headers=accept)
+    told = await service.http.head(path, headers=accept)
+    assert (told.status_code, told.content) == (asked.status_code, b"") == (status, b"")
+    own = {"date", "x-request-id", "content-length"}
+    assert {name: value for name, value in told.headers.items() if name not in own} == {
+        name: value for name, value in asked.headers.items() if name not in own
+    }
+    if path != "/metrics":  # which has counted one more
+        assert told.headers["content-length"] == asked.headers["content-length"] == str(len(asked.content))
+    # On the same connection nothing of a body is left to be taken for the next answer.
+    assert (await service.http.get("/health/live")).json() == {"status": "live"}
+    route = path if path in {"/health/live", "/health/ready", "/metrics", "/graphql", "/ingest"} else "other"
+    counts = (await service.http.get("/metrics")).text
+    assert f'method="HEAD",route="{route}",status="{status}"' in counts
+    if status >= 400:
+        code = "NOT_FOUND" if status == 404 else "METHOD_NOT_ALLOWED"
+        assert f'aurumai_http_errors_total{{code="{code}"}} 2.0' in counts
+
+
+async def test_head_executes_no_query(service: ServiceClient) -> None:
+    told = await service.http.head("/graphql", params={"query": "{ __typename }"})
+    assert told.status_code == 405
 
 
 async def test_what_is_no_http_is_refused_like_everything_else(service: ServiceClient) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from datetime import timedelta
 from typing import Any
+from unittest.mock import ANY
 
 import asyncpg
 import pytest
@@ -264,3 +265,25 @@ async def test_a_machine_that_is_not_there_cannot_be_followed(service: ServiceCl
     (error,) = message["payload"]["errors"] if message["type"] == "next" else message["payload"]
     assert (error["extensions"]["code"], error["extensions"]["field"]) == ("NOT_FOUND", "machineIds")
     assert error["message"] == "No machine 'Z' is registered."
+
+
+async def test_one_operation_more_than_a_websocket_may_have_is_refused_by_its_code(service: ServiceClient) -> None:
+    async with service.subscribe(QUERY) as subscription:
+        for number in range(2, 102):
+            await subscription.send({"query": QUERY}, operation=str(number))
+        message = await subscription.next_message()
+        assert (message["id"], message["type"]) == ("101", "error")
+        (error,) = message["payload"]
+        assert error["message"] == (
+            "This WebSocket has 100 operations under way, as many as it may: end one, or open another WebSocket."
+        )
+        assert error["extensions"].keys() == {"code", "correlationId"}
+        assert error["extensions"]["code"] == "TOO_MANY_OPERATIONS"
+        # Once one is over there is room for another.
+        await subscription.complete("7")
+        await subscription.send({"query": "{ fleet { machines } }"}, operation="101")
+        assert await subscription.next_message() == {
+            "id": "101",
+            "type": "next",
+            "payload": {"data": {"fleet": {"machines": 0}}, "extensions": ANY},
+        }

@@ -183,7 +183,7 @@ async def test_issuer_audience_and_claims_are_those_of_the_settings(database_url
             ),
             (
                 {"https://aurum.example/halls": None},
-                "The token doesn't say for which locations it is, as tokens here must: an array of names, or *.",
+                "The token doesn't say for which locations it is, as tokens here must: an array of names, a name, or *.",
             ),
         ]
         for changes, said in wrong:

@@ -129,7 +129,7 @@ class Tokens:
         locations = [given] if isinstance(given, str) else given
         if not isinstance(locations, list) or not all(isinstance(each, str) for each in locations):
             raise Unauthenticated(
-                "The token doesn't say for which locations it is, as tokens here must: an array of names, or *."
+                "The token doesn't say for which locations it is, as tokens here must: an array of names, a name, or *."
             )
         return None if ANYWHERE in locations else frozenset(locations)
 

@@ -13,6 +13,7 @@ from app.graphql.context import Context
 from app.insight.alert_log import can_be_id
 from app.insight.rows import find_alerts
 from app.registry import find_machines
+from app.texts import quote_text
 
 
 def _is_bound(context: Context) -> bool:
@@ -26,7 +27,7 @@ async def require_machines(context: Context, machine_ids: Sequence[str], fields:
     seen = await find_machines(context.rooms.database, machine_ids)
     for machine_id, field in zip(machine_ids, fields, strict=True):
         if machine_id not in seen:
-            raise NotFound(f"No machine {machine_id!r} is registered.", field=field)
+            raise NotFound(f"No machine {quote_text(machine_id)} is registered.", field=field)
 
 
 async def require_alerts(context: Context, alert_ids: Sequence[str], fields: Sequence[str]) -> None:
@@ -38,7 +39,7 @@ async def require_alerts(context: Context, alert_ids: Sequence[str], fields: Seq
         seen = {str(number) for number in await find_alerts(connection, numbers)}
     for alert_id, field in zip(alert_ids, fields, strict=True):
         if alert_id not in seen:
-            raise NotFound(f"There is no alert {alert_id!r}.", field=field)
+            raise NotFound(f"There is no alert {quote_text(alert_id)}.", field=field)
 
 
 def require_locations(context: Context, given: Iterable[tuple[str | None, str]]) -> None:
@@ -48,4 +49,4 @@ def require_locations(context: Context, given: Iterable[tuple[str | None, str]])
         return
     for location, field in given:
         if location is not None and location.strip() not in principal.locations:
-            raise Forbidden(f"{principal.name} is bound to other locations than {location!r}.", field=field)
+            raise Forbidden(f"{principal.name} is bound to other locations than {quote_text(location)}.", field=field)

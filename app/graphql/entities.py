@@ -28,6 +28,7 @@ from app.insight.predictions import StoredPrediction
 from app.liveness.pulse import Liveness
 from app.reading import StoredReading
 from app.registry import StoredMachine
+from app.texts import quote_text
 
 for _kind in (AlertAction, Liveness):
     strawberry.enum(_kind, description=_kind.__doc__)
@@ -54,7 +55,7 @@ class OfMachine:
     async def machine(self, info: Info) -> Machine:
         found = await info.context.loaders.machine.load(self.machine_id)
         if found is None:
-            raise NotFound(f"No machine {self.machine_id!r} is registered.")
+            raise NotFound(f"No machine {quote_text(self.machine_id)} is registered.")
         return Machine.view(found)
 
 

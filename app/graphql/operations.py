@@ -19,6 +19,7 @@ import msgspec
 
 from app.cache import BoundedCache
 from app.errors import InvalidInput, OperationNotListed, PersistedQueryNotFound, SettingsError
+from app.texts import quote_text
 
 KEPT_TEXTS = 1_000
 KEPT_BYTES = 4 * 1024 * 1024
@@ -70,7 +71,9 @@ class Operations:
         if text is not None:
             return text
         if self._only:
-            raise OperationNotListed(f"Only listed operations are executed here, and {known!r} isn't among them.")
+            raise OperationNotListed(
+                f"Only listed operations are executed here, and {quote_text(known)} isn't among them."
+            )
         # Clients of this protocol know the answer by these very words.
         raise PersistedQueryNotFound("PersistedQueryNotFound", field=None if digest is None else HASH_FIELD)
 
@@ -100,17 +103,18 @@ def read_allowed(path: Path, *, only: bool) -> AllowedOperations:
 
 def carry_document_id(request: dict[str, Any]) -> dict[str, Any]:
     """Puts the `documentId` of a request among its extensions, which are all that Strawberry hands on."""
-    if "documentId" not in request:
-        return request
     extensions = request.get("extensions")
-    together = {**(extensions if isinstance(extensions, dict) else {}), "documentId": request["documentId"]}
-    return {**request, "extensions": together}
+    if "documentId" not in request or not isinstance(extensions, (dict, type(None))):
+        return request
+    return {**request, "extensions": {**(extensions or {}), "documentId": request["documentId"]}}
 
 
 def _read_name(extensions: object) -> tuple[str | None, str | None]:
     """The `documentId` and the lower-case hash that the extensions have."""
-    if not isinstance(extensions, dict):
+    if extensions is None:
         return None, None
+    if not isinstance(extensions, dict):
+        raise InvalidInput("The extensions must be an object.", field="extensions")
     name = extensions.get("documentId")
     if name is not None and not isinstance(name, str):
         raise InvalidInput("The documentId must be a text.", field="documentId")

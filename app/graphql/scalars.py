@@ -19,6 +19,7 @@ Metrics = NewType("Metrics", dict[str, float])
 # Years that keep their place when they are moved to UTC.
 _FIRST = datetime(1, 1, 2, tzinfo=UTC)
 _LAST = datetime(9999, 12, 30, tzinfo=UTC)
+_ENDS = "0001-01-02T00:00:00Z to 9999-12-30T00:00:00Z"
 
 
 def _serialize_instant(value: datetime | str) -> str:
@@ -31,8 +32,10 @@ def _parse_instant(value: Any) -> datetime:
         instant = msgspec.convert(value, datetime) if isinstance(value, str) else None
     except msgspec.ValidationError:
         instant = None
-    if instant is None or instant.tzinfo is None or not _FIRST <= instant <= _LAST:
+    if instant is None or instant.tzinfo is None:
         raise InvalidInput("a DateTime is RFC 3339 with an offset, such as 2026-01-31T12:00:00Z.")
+    if not _FIRST <= instant <= _LAST:
+        raise InvalidInput(f"a DateTime is from {_ENDS}: the days around that have no place in some time zones.")
     return instant.astimezone(UTC)
 
 
@@ -63,7 +66,7 @@ def _refuse_input(_: Any) -> int:
 SCALARS: dict[object, ScalarDefinition] = {
     datetime: strawberry.scalar(
         name="DateTime",
-        description="RFC 3339 with an offset; answered in UTC with microseconds kept.",
+        description=f"RFC 3339 with an offset, from {_ENDS}; answered in UTC with microseconds kept.",
         specified_by_url="https://www.rfc-editor.org/rfc/rfc3339",
         serialize=_serialize_instant,
         parse_value=_parse_instant,

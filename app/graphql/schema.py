@@ -48,6 +48,8 @@ from app.graphql.scalars import SCALARS
 from app.graphql.sharing import SharedResultsRunner
 from app.graphql.subscriptions import Subscription
 
+LONGEST_MESSAGE = 2_000  # characters of an error
+
 logger = logging.getLogger(__name__)
 
 
@@ -103,7 +105,8 @@ def code_error(error: GraphQLError) -> GraphQLError:
         extensions = {"code": "INTERNAL", "correlationId": correlation_id}
         message = "Something went wrong inside the service; its log has it under the correlationId."
     return GraphQLError(
-        message,
+        # graphql-core quotes some of what it was given, such as names that are no choice, whatever their length.
+        message if len(message) <= LONGEST_MESSAGE else f"{message[:LONGEST_MESSAGE]}...",
         nodes=error.nodes,
         source=error.source,
         positions=error.positions,

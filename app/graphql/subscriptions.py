@@ -21,6 +21,7 @@ from app.insight.alerts import AlertAction
 from app.insight.predictions import StoredPrediction
 from app.reading import StoredReading
 from app.registry import find_machines
+from app.texts import quote_text
 
 Select: TypeAlias = Callable[[Row], Row | None]  # what is wanted of a row, if anything is
 Event = TypeVar("Event", bound="OfBatch")
@@ -179,7 +180,7 @@ async def _check_machines(info: Info, machine_ids: list[strawberry.ID] | None) -
     known = await find_machines(info.context.rooms.database, machine_ids)
     unknown = [machine_id for machine_id in machine_ids if machine_id not in known]
     if unknown:
-        raise NotFound(f"No machine {unknown[0]!r} is registered.", field="machineIds")
+        raise NotFound(f"No machine {quote_text(unknown[0])} is registered.", field="machineIds")
     return frozenset(machine_ids)
 
 

@@ -8,6 +8,7 @@ from contextlib import suppress
 from itertools import count
 from typing import Any
 
+from graphql import GraphQLError
 from strawberry.http.exceptions import WebSocketDisconnected
 from strawberry.litestar.controller import LitestarWebSocketAdapter
 from strawberry.subscriptions.protocols.graphql_transport_ws.handlers import BaseGraphQLTransportWSHandler, Operation
@@ -18,8 +19,8 @@ from strawberry.subscriptions.protocols.graphql_transport_ws.types import (
 )
 
 from app.access.principal import Principal
-from app.correlation import begin_part
-from app.errors import Forbidden, RequestError, Unauthenticated
+from app.correlation import begin_part, read_correlation_id
+from app.errors import Forbidden, RequestError, TooManyOperations, Unauthenticated
 from app.graphql.context import Context
 from app.graphql.operations import SentDocument, carry_document_id
 
@@ -95,9 +96,26 @@ class WebSocketHandler(BaseGraphQLTransportWSHandler[Context, None]):
         if not isinstance(payload, dict):
             await self.handle_invalid_message("The payload of subscribe must be an object")
             return
+        if self._is_full and message["id"] not in self.operations:
+            await self._refuse_one_more(message["id"])
+            return
         sent = carry_document_id(payload)
         document: Any = SentDocument(sent.get("query"), sent.get("extensions"))
         await super().handle_subscribe({**message, "payload": {**payload, "query": document}})  # type: ignore[typeddict-item]  # Any
+
+    @property
+    def _is_full(self) -> bool:
+        most = self.max_subscriptions_per_connection
+        return most is not None and self.connection_acknowledged and len(self.operations) >= most
+
+    async def _refuse_one_more(self, operation: str) -> None:
+        error = TooManyOperations(
+            f"This WebSocket has {self.max_subscriptions_per_connection} operations under way, as many as it may: end one, or open "
+            "another WebSocket."
+        )
+        extensions = {**error.extensions, "correlationId": read_correlation_id()}
+        refusal = GraphQLError(str(error), extensions=extensions)
+        await self.send_message({"id": operation, "type": "error", "payload": [refusal.formatted]})
 
     async def run_operation(self, operation: Operation[Context, None]) -> None:
         begin_part(next(self._numbers))

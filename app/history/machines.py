@@ -16,6 +16,7 @@ from app.errors import NotFound
 from app.liveness.pulse import Liveness, LivenessLimits, Pulse, judge_liveness
 from app.liveness.pulses import find_pulses, find_watched
 from app.reading import StoredReading, decode_reading
+from app.texts import quote_text
 
 
 class FleetState(msgspec.Struct, frozen=True):
@@ -37,7 +38,7 @@ async def require_machines(connection: Connection, machine_ids: Sequence[str], *
         list(machine_ids),
     )
     if missing is not None:
-        raise NotFound(f"No machine {missing!r} is registered.", field=field)
+        raise NotFound(f"No machine {quote_text(missing)} is registered.", field=field)
 
 
 async def find_machine_pulses(database: Database, machine_ids: Sequence[str]) -> dict[str, Pulse]:

@@ -27,7 +27,7 @@ from app.insight.alerts import (
 )
 from app.insight.rows import ALERT_COLUMNS, decode_alert, read_database_clock
 from app.instants import check_event_time
-from app.texts import check_line, check_object, check_prose
+from app.texts import check_line, check_object, check_prose, quote_text
 
 MOST_AT_ONCE = 1_000  # alerts of one request
 MOST_TRANSITIONS = 100  # of one alert that are told: the newest
@@ -115,7 +115,7 @@ async def change_alerts(
     fields: dict[str, str] = {}
     for index, alert_id in enumerate(alert_ids):
         if alert_id in fields:
-            raise InvalidInput(f"Alert {alert_id!r} is in the list twice.", field=f"alertIds.{index}")
+            raise InvalidInput(f"Alert {quote_text(alert_id)} is in the list twice.", field=f"alertIds.{index}")
         fields[alert_id] = f"alertIds.{index}"
     return await _change(database, fields, action, deed, note, None)
 
@@ -181,7 +181,7 @@ async def _change(
         for alert_id, field in fields.items():
             before = found.get(alert_id)
             if before is None:
-                raise NotFound(f"There is no alert {alert_id!r}.", field=field)
+                raise NotFound(f"There is no alert {quote_text(alert_id)}.", field=field)
             try:
                 happenings.append(Happening(step, before, take_step(before, step)))
             except RequestError as error:
@@ -209,7 +209,7 @@ async def _lock_machine(connection: Connection, machine_id: str) -> None:
     # Whoever raises on one machine does so one after the other. Its readings, which only refer to it, don't wait.
     found = await connection.fetchval("SELECT 1 FROM machines WHERE machine_id = $1 FOR NO KEY UPDATE", machine_id)
     if found is None:
-        raise NotFound(f"No machine {machine_id!r} is registered.", field="machineId")
+        raise NotFound(f"No machine {quote_text(machine_id)} is registered.", field="machineId")
 
 
 async def _lock_open(connection: Connection, condition: Condition) -> StoredAlert | None:

@@ -24,6 +24,7 @@ from app.insight.rows import (
     read_database_clock,
 )
 from app.instants import to_microseconds
+from app.texts import quote_text
 
 MOST_AT_ONCE = 1_000  # predictions of one request
 
@@ -90,7 +91,7 @@ async def _check(
         with blame(place):
             checked = check_forecast(forecast, now)
             if checked.machine_id not in known:
-                raise NotFound(f"No machine {checked.machine_id!r} is registered.", field="machineId")
+                raise NotFound(f"No machine {quote_text(checked.machine_id)} is registered.", field="machineId")
             if checked.key in wanted:
                 raise InvalidInput("The prediction is in the list twice, by machine, timestamp and modelVersion.")
         wanted[checked.key] = checked

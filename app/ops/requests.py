@@ -85,6 +85,28 @@ def _bound(value: str, known: frozenset[str]) -> str:
     return value if value in known else "other"
 
 
+def answer_head(application: Any) -> ASGIApp:
+    """The application for HEAD: it answers as to GET, and nothing of the body goes out."""
+
+    async def run(scope: Any, receive: Any, send: Any) -> None:
+        if scope["query_string"]:
+            # It would have to be executed, and a stream of events might never end.
+            await application(scope, receive, send)
+            return
+        asked = {**scope, "method": "GET"}
+
+        async def send_head(message: Any) -> None:
+            if message["type"] == "http.response.body":
+                message = {**message, "body": b""}
+            elif (code := asked.get(_CODE)) is not None:
+                note_error(scope, code)
+            await send(message)
+
+        await application(asked, receive, send_head)
+
+    return run
+
+
 def trace_requests(application: Any, tracing: Tracing, route: str) -> ASGIApp:
     """The application with a span around each request."""
 

@@ -15,17 +15,19 @@ from time import perf_counter
 from typing import Any, Final
 
 from litestar import Litestar
+from litestar.routes import WebSocketRoute
 from litestar.types import ASGIApp
+from litestar.utils.path import normalize_path
 
 from app.access.entrance import Entrance
 from app.access.guard import admit_at_home, identify_sender
 from app.correlation import HEADER, begin_request
 from app.drain import Drain
-from app.errors import RequestError
+from app.errors import NotFound, RequestError
 from app.ops.answers import send_error
 from app.ops.gate import Gate
 from app.ops.headers import TRANSPORT_SECURITY, Header, add_headers
-from app.ops.requests import Requests, name_route, trace_requests
+from app.ops.requests import Requests, answer_head, name_route, trace_requests
 from app.tracing import Tracing
 
 CLOSE: Final[Header] = (b"connection", b"close")
@@ -59,6 +61,7 @@ class Service(Litestar):
         self._requests = requests
         self._tracing = tracing
         self._roads: Mapping[str, ASGIApp] = {}
+        self._sockets = frozenset(route.path for route in self.routes if isinstance(route, WebSocketRoute))
 
     def open_roads(self, roads: Mapping[str, Callable[[ASGIApp], ASGIApp]]) -> None:
         """HTTP requests for these paths go to what is made here of Litestar itself."""
@@ -112,6 +115,8 @@ class Service(Litestar):
             if not admit_at_home(self._entrance, scope):
                 await identify_sender(self._entrance, scope)
             application: Any = self._roads.get(path) or super().__call__
+            if scope["method"] == "HEAD":
+                application = answer_head(application)
             if self._tracing is not None:
                 application = trace_requests(application, self._tracing, name_route(path))
             await application(scope, receive, send_guarded)
@@ -123,8 +128,12 @@ class Service(Litestar):
         try:
             self._gate.check(scope, headers)
         except RequestError as error:
-            await receive()  # websocket.connect
-            await send_error(scope, send, error, "websocket.")
+            await _refuse_handshake(scope, receive, send, error)
+            return
+        path = scope["path"].removeprefix(scope.get("root_path", ""))
+        if normalize_path(path) not in self._sockets:
+            nowhere = NotFound("There is no WebSocket at this path: subscriptions are at /graphql.")
+            await _refuse_handshake(scope, receive, send, nowhere)
             return
         admit_at_home(self._entrance, scope)
         await super().__call__(scope, receive, send)
@@ -137,6 +146,11 @@ class Service(Litestar):
             await send(message)
 
         return send_plainly
+
+
+async def _refuse_handshake(scope: Any, receive: Any, send: Any, error: RequestError) -> None:
+    await receive()  # websocket.connect
+    await send_error(scope, send, error, "websocket.")
 
 
 def _guard_handshake(send: Any, added: tuple[Header, ...]) -> Any:

@@ -313,7 +313,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         str | None,
         Meta(
             description="The claim with the locations that a person is bound to, which every token must have then: an array "
-            "of names, or * for all. Unset: nobody is bound to any.",
+            "of names, one name as a text, or * for all. Unset: nobody is bound to any.",
             examples=["locations"],
         ),
     ] = None

@@ -10,6 +10,7 @@ from litestar.params import FromPath
 
 from app.errors import NotFound
 from app.graphql.graphiql.scripts import FOLDER, SCRIPTS, are_there
+from app.texts import quote_text
 
 _HERE: Final = Path(__file__).parent
 _MEDIA_TYPES: Final = {".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=utf-8"}
@@ -51,7 +52,7 @@ def send_file(name: FromPath[str]) -> Response[bytes]:
     """A script or a style of the page."""
     file = _FILES.get(name)
     if file is None or not file.is_file():
-        raise NotFound(f"GraphiQL has no file {name!r}.")
+        raise NotFound(f"GraphiQL has no file {quote_text(name)}.")
     return Response(file.read_bytes(), media_type=_MEDIA_TYPES[file.suffix], headers=_HEADERS)
 
 
