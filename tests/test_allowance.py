@@ -138,6 +138,21 @@ async def test_units_come_back_with_the_clock_of_the_database(database: Database
     assert await count_left(connection, "bytes user:ana", rate) == 0
 
 
+async def test_a_clock_that_was_ahead_when_units_were_spent_takes_no_more_than_the_burst(
+    database: Database, connection: Connection
+) -> None:
+    rate = Rate(per_minute=6, burst=20)
+    await Allowance(database, Kind.QUERY, rate).spend(ANA, 1)
+    await connection.execute("UPDATE allowances SET full_at = full_at + interval '9 days'")
+    with pytest.raises(RateLimited) as refused:
+        await Allowance(database, Kind.QUERY, rate).spend(ANA, 5)
+    assert refused.value.extensions["retryAfter"] == 50
+    assert await count_left(connection, "cost user:ana", rate) == 0
+    await connection.execute("UPDATE allowances SET full_at = full_at - interval '50 seconds'")
+    await Allowance(database, Kind.QUERY, rate).spend(ANA, 5)
+    assert await count_left(connection, "cost user:ana", rate) == 0
+
+
 async def test_what_is_more_than_the_burst_takes_all_of_it(database: Database) -> None:
     allowance = Allowance(database, Kind.QUERY, SLOW)
     await allowance.spend(ANA, 5_000)

@@ -100,6 +100,22 @@ def test_a_clock_that_is_set_back_an_hour_is_corrected_within_five_packets() -> 
     assert (later.clock_lag, later.seen_at) == (timedelta(hours=1), minutes(145))
 
 
+def test_a_service_whose_clock_was_an_hour_ahead_knows_again_when_machines_were_heard() -> None:
+    before = learn([(n, n) for n in range(20)])
+    ahead = learn([(n + 60, n) for n in range(20, 40)], before)
+    assert (ahead.clock_lag, ahead.seen_at) == (timedelta(hours=1), minutes(99))
+    after = learn([(40, 40)], ahead)
+    assert (after.clock_lag, after.seen_at) == (timedelta(0), minutes(40))
+    assert after.usual_interval == timedelta(minutes=1)
+    assert judge_liveness(after.seen_at, after.usual_interval, minutes(56), LIMITS) is Liveness.SILENT
+
+
+def test_packets_that_arrive_in_another_order_than_they_are_told_are_no_clock_that_is_set_back() -> None:
+    before = learn([(n, n) for n in range(20)])
+    late = learn([(18.1, 18.1)], before)
+    assert late == before
+
+
 def test_old_readings_that_are_loaded_late_make_nobody_live() -> None:
     live = learn([(n, n) for n in range(40)])
     a_day = 24 * 60

@@ -23,16 +23,19 @@ from app.errors import RateLimited
 KEPT = 10_000  # purses; one that is forgotten takes less than a share with it
 
 # $2: units that are needed, $3: that are wanted, $4: the burst, $5: units that come back in a second. Instants are kept to the
-# microsecond, and what rounding takes of a unit mustn't count as one.
+# microsecond, and what rounding takes of a unit mustn't count as one. Who has spent more than the burst has done so by a clock
+# that was ahead, or before the burst was lowered: then the burst is what was spent, or it would take as long to come back.
 _TAKE = """
     INSERT INTO allowances AS kept (holder, full_at, granted)
     SELECT $1, now() + make_interval(secs => least($3::float8, $4::float8) / $5::float8), least($3::float8, $4::float8)
     ON CONFLICT (holder) DO UPDATE SET (full_at, granted) = (
-        SELECT greatest(kept.full_at, now()) + make_interval(secs => given / $5), given
-        FROM (SELECT greatest($2::float8, least($3, floor($4 - spent + 0.001))) AS given
+        SELECT CASE WHEN spent > $4 + 0.001 THEN now() + make_interval(secs => $4 / $5)
+                    ELSE greatest(kept.full_at, now()) + make_interval(secs => given / $5) END,
+               CASE WHEN spent > $4 + 0.001 THEN 0 ELSE given END
+        FROM (SELECT spent, greatest($2::float8, least($3, floor($4 - spent + 0.001))) AS given
               FROM (SELECT greatest(extract(epoch FROM kept.full_at - now())::float8, 0) * $5 AS spent) AS counted) AS known
     )
-    WHERE greatest(extract(epoch FROM kept.full_at - now())::float8, 0) * $5 + $2 <= $4 + 0.001
+    WHERE greatest(extract(epoch FROM kept.full_at - now())::float8, 0) * $5 NOT BETWEEN $4 + 0.001 - $2 AND $4 + 0.001
     RETURNING granted
 """
 _WAIT = """
@@ -113,11 +116,11 @@ class Allowance:
             granted = await connection.fetchval(
                 _TAKE, holder, float(needed), float(max(needed, rate.share)), float(rate.burst), rate.per_second
             )
-            if granted is None:
+            if not granted:
                 wait = (
                     await connection.fetchval(_WAIT, holder, float(needed), float(rate.burst), rate.per_second) or 0.0
                 )
-        if granted is None:
+        if not granted:
             purse.note_refusal(units, time.monotonic() + wait)
             raise self._refuse(by, units, wait)
         purse.put(granted)

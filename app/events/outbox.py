@@ -45,7 +45,7 @@ class Event(msgspec.Struct, frozen=True):
 
 class OutboxState(msgspec.Struct, frozen=True):
     """How the outbox stands: the newest id, 0 where there is no event; ages in seconds, of the oldest event that is kept and
-    of the oldest behind a position (`lag`), 0 where there is none."""
+    of the oldest behind a position (`lag`), 0 where there is none, or where the clock was set back since."""
 
     newest_id: int
     oldest_age: float
@@ -145,14 +145,15 @@ async def read_outbox_state(connection: Connection, position: int) -> OutboxStat
     row = await connection.fetchrow(
         """
         SELECT coalesce((SELECT max(id) FROM outbox), 0) AS newest,
-               extract(epoch FROM clock_timestamp() - (SELECT created_at FROM outbox ORDER BY id LIMIT 1))::float8 AS oldest,
-               extract(epoch FROM clock_timestamp()
-                                  - (SELECT created_at FROM outbox WHERE id > $1 ORDER BY id LIMIT 1))::float8 AS lag
+               greatest(extract(epoch FROM clock_timestamp()
+                                         - (SELECT created_at FROM outbox ORDER BY id LIMIT 1)), 0)::float8 AS oldest,
+               greatest(extract(epoch FROM clock_timestamp()
+                                         - (SELECT created_at FROM outbox WHERE id > $1 ORDER BY id LIMIT 1)), 0)::float8 AS lag
         """,
         position,
     )
     assert row is not None  # noqa: S101 - without FROM there is one row
-    return OutboxState(row["newest"], row["oldest"] or 0.0, row["lag"] or 0.0)
+    return OutboxState(row["newest"], row["oldest"], row["lag"])
 
 
 async def read_events(connection: Connection, after: int, topics: Iterable[Topic], limit: int) -> list[Event]:

@@ -14,7 +14,9 @@ lag is the one less the other, both in microseconds since 1970; a clock that is 
                     than 4 gaps, what was learned before.
 
 Packets that arrive within an eighth of STALE's floor after another are passed over: rhythms below it make no difference, and
-what is known of a machine needs to be written once in that time. Of the others the 32 newest are kept.
+what is known of a machine needs to be written once in that time. Of the others the 32 newest are kept. Where packets arrive
+more than a minute before those that were there already, the service's own clock was ahead and is set back: what is later
+by it is forgotten.
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ KEPT = 32  # packets of a machine
 JUDGED = 9  # newest packets by which a clock is judged
 STEADY = 4  # how many times the spread of the lags must fit into that of the event times
 FEWEST_GAPS = 4
+SET_BACK = 60_000_000  # µs: commits that end in another order than they began differ by less
 STALE_INTERVALS, SILENT_INTERVALS = 2, 4
 
 _MICROSECOND = timedelta(microseconds=1)
@@ -84,6 +87,9 @@ def learn_pulse(pulse: Pulse, arriving: Iterable[Packet], limits: LivenessLimits
     seen = to_microseconds(pulse.seen_at)
     spacing = limits.stale_after // _MICROSECOND // 8
     for packet in arriving:
+        if packets and packet.arrived < packets[-1].arrived - SET_BACK:
+            packets = [each for each in packets if each.arrived <= packet.arrived]
+            seen = min(seen, packet.arrived)
         if packets and packet.arrived - packets[-1].arrived < spacing:
             continue
         packets.append(packet)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shlex
 import signal
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager, suppress
@@ -13,21 +14,22 @@ from app.embedded import find_installation, open_embedded
 from app.embedded.directory import Directory
 from app.embedded.postmaster import read_postmaster
 from tests.conftest import run_command
+from tests.faults.clock import WallClock
 
 
 class OwnPostgres:
     """A PostgreSQL of the test's own, which can be killed and started again on the same data."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, bin_dir: Path) -> None:
         self._root = root
+        self._bin_dir = bin_dir
         self._directory = Directory(root)
         self._stack = ExitStack()
         self.url = ""
 
     async def start(self) -> None:
         """Starts it where it doesn't run; recovers what a kill has left."""
-        bin_dir = find_installation(None, timescale=False).bin_dir
-        server = await asyncio.to_thread(open_embedded, self._root, bin_dir)
+        server = await asyncio.to_thread(open_embedded, self._root, self._bin_dir)
         self._stack.enter_context(server)
         self.url = server.dsn
 
@@ -57,10 +59,26 @@ class OwnPostgres:
                 os.kill(pid, signal.SIGKILL)
 
 
+def wrap_postgres(bin_dir: Path, folder: Path, clock: WallClock) -> Path:
+    """The same programs, of which the server goes by that clock: its environment is otherwise kept clean."""
+    folder.mkdir()
+    for program in bin_dir.iterdir():
+        (folder / program.name).symlink_to(program)
+    server = folder / "postgres"
+    server.unlink()
+    exports = "\n".join(f"export {name}={shlex.quote(value)}" for name, value in clock.environ.items())
+    server.write_text(f'#!/bin/sh\n{exports}\nexec {shlex.quote(str(bin_dir / "postgres"))} "$@"\n', encoding="utf-8")
+    server.chmod(0o755)
+    return folder
+
+
 @asynccontextmanager
-async def run_postgres(root: Path) -> AsyncIterator[OwnPostgres]:
-    """One with every migration applied, for as long as the block lasts."""
-    postgres = OwnPostgres(root)
+async def run_postgres(root: Path, clock: WallClock | None = None) -> AsyncIterator[OwnPostgres]:
+    """One with every migration applied, for as long as the block lasts; by that clock, where one is given."""
+    bin_dir = find_installation(None, timescale=False).bin_dir
+    if clock is not None:
+        bin_dir = await asyncio.to_thread(wrap_postgres, bin_dir, root.with_suffix(".bin"), clock)
+    postgres = OwnPostgres(root, bin_dir)
     await postgres.start()
     try:
         done = await asyncio.to_thread(

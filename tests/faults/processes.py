@@ -27,14 +27,6 @@ SERVE = """
 import sys, uvicorn
 from app.ingest import stall
 stall.STALL = 1.0
-if len(sys.argv) > 2:
-    import datetime, pathlib
-    from app import instants
-    class Clock(datetime.datetime):
-        @classmethod
-        def now(cls, zone):
-            return datetime.datetime.now(zone) + datetime.timedelta(seconds=float(pathlib.Path(sys.argv[2]).read_text()))
-    instants.datetime = Clock
 uvicorn.run("app.main:create_app", factory=True, port=int(sys.argv[1]), log_level="error", timeout_graceful_shutdown=2)
 """
 
@@ -55,18 +47,15 @@ def find_free_port() -> int:
 class ServiceProcess:
     """One server process on one port. `start` after `kill` makes another one in its place.
 
-    With `log` it writes JSON there, from warnings on; `clock` is a file of seconds by which its clock is wrong.
+    With `log` it writes JSON there, from warnings on; `variables` are of its environment.
     """
 
-    def __init__(
-        self, database_url: str, *, log: Path | None = None, clock: Path | None = None, **variables: str
-    ) -> None:
+    def __init__(self, database_url: str, *, log: Path | None = None, **variables: str) -> None:
         self.port = find_free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         levels = {"AURUM_LOG_LEVEL": "error" if log is None else "warning", "AURUM_LOG_FORMAT": "json"}
         self._environ = make_environ(DATABASE_URL=database_url, **{**levels, **variables})
         self._log = log
-        self._clock = clock
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -80,7 +69,7 @@ class ServiceProcess:
 
     async def start(self) -> None:
         """Comes back when it is ready."""
-        command = [sys.executable, "-c", SERVE, str(self.port), *([] if self._clock is None else [str(self._clock)])]
+        command = [sys.executable, "-c", SERVE, str(self.port)]
         with ExitStack() as stack:
             log = None if self._log is None else stack.enter_context(self._log.open("ab"))
             self._process = subprocess.Popen(command, cwd=ROOT, env=self._environ, stderr=log)  # noqa: ASYNC220 - doesn't wait
@@ -121,11 +110,9 @@ class ServiceProcess:
 
 
 @asynccontextmanager
-async def run_process(
-    database_url: str, *, log: Path | None = None, clock: Path | None = None, **variables: str
-) -> AsyncIterator[ServiceProcess]:
+async def run_process(database_url: str, *, log: Path | None = None, **variables: str) -> AsyncIterator[ServiceProcess]:
     """A server process for as long as the block lasts."""
-    process = ServiceProcess(database_url, log=log, clock=clock, **variables)
+    process = ServiceProcess(database_url, log=log, **variables)
     try:
         await process.start()
         yield process

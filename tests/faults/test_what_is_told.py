@@ -7,7 +7,6 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -179,36 +178,6 @@ async def test_a_schema_that_went_ahead_of_an_old_process_is_told_by_it_and_read
             await load.wait_for(10)
         assert load.sent_again == 0
     await check_stored(connection, load.acknowledged)
-
-
-async def test_a_clock_that_jumps_is_told_by_the_readings_that_it_refuses(
-    database_url: str, connection: Connection, tmp_path: Path
-) -> None:
-    """Nothing that waits goes by that clock, so that no request is given up when it jumps."""
-    clock = tmp_path / "clock"
-    clock.write_text("0")
-    async with run_process(database_url, clock=clock) as process, ServiceClient(process.url) as client:
-        await register(process, "NOW", *MACHINES)
-        load = Load(process.url, MACHINES)
-
-        async def send_now() -> Any:
-            return await client.ingest(reading("NOW", datetime.now(UTC).isoformat()))
-
-        async with load.run():
-            assert await send_now() == count(accepted=1)
-            clock.write_text("-3600")
-            refused = await send_now()
-            assert (refused["accepted"], refused["rejected"][0]["code"]) == (0, "FUTURE_TIMESTAMP")
-            clock.write_text("36000")
-            assert await send_now() == count(accepted=1)
-            await load.wait_for(10)
-        assert load.sent_again == 0
-        found = await scrape(client)
-        assert found.read_all("aurumai_ingest_rejected_readings_total", "code") == {"FUTURE_TIMESTAMP": 1}
-        assert (await client.http.get("/health/ready")).status_code == 200
-    await connection.execute("DELETE FROM raw_measurements WHERE machine_id = 'NOW'")
-    rows = await connection.fetchval("SELECT count(*) FROM raw_measurements")
-    assert rows == len(load.acknowledged)
 
 
 @pytest.fixture
