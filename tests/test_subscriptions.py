@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from datetime import timedelta
 from typing import Any
 from unittest.mock import ANY
 
 import asyncpg
 import pytest
+from strawberry.http.exceptions import WebSocketDisconnected
 
 from app.database import Database
 from app.events import fanout
@@ -17,6 +19,7 @@ from app.events.batches import Batch
 from app.events.listener import Listener
 from app.events.outbox import Topic, forget_events
 from app.events.stream import stream_batches
+from app.graphql.websocket import WebSocketHandler
 from app.reading import StoredReading
 from tests.client import ServiceClient
 from tests.conftest import run_service
@@ -287,3 +290,38 @@ async def test_one_operation_more_than_a_websocket_may_have_is_refused_by_its_co
             "type": "next",
             "payload": {"data": {"fleet": {"machines": 0}}, "extensions": ANY},
         }
+
+
+async def test_a_client_that_goes_while_it_is_told_something_is_no_failure(
+    database_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    gone, told = asyncio.Event(), asyncio.Event()
+    ended = []
+    shut_down, run_operation = WebSocketHandler.shutdown, WebSocketHandler.run_operation
+
+    async def shut_down_late(self: WebSocketHandler) -> None:
+        gone.set()
+        await told.wait()
+        await shut_down(self)
+
+    async def run_and_tell(self: WebSocketHandler, operation: Any) -> None:
+        try:
+            await run_operation(self, operation)
+        except Exception as error:
+            ended.append(type(error))
+            raise
+        finally:
+            told.set()
+
+    monkeypatch.setattr(WebSocketHandler, "shutdown", shut_down_late)
+    monkeypatch.setattr(WebSocketHandler, "run_operation", run_and_tell)
+    async with run_service(database_url) as service:
+        await service.register("A")
+        async with service.subscribe(QUERY) as subscription:
+            await service.ingest(reading("A", 1))
+            await subscription.next()
+        await asyncio.wait_for(gone.wait(), 10)
+        await service.ingest(reading("A", 2))
+        await asyncio.wait_for(told.wait(), 10)
+    assert ended == [WebSocketDisconnected]
+    assert [record.message for record in caplog.records if record.levelno >= logging.WARNING] == []

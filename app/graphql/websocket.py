@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+import logging
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import suppress
 from itertools import count
 from typing import Any
@@ -29,6 +30,8 @@ FORBIDDEN = 4403
 TRY_AGAIN_LATER = 1013
 LONGEST_REASON = 123  # bytes, that fit into the frame
 
+logger = logging.getLogger(__name__)
+
 
 class Socket(LitestarWebSocketAdapter):
     """Strawberry's, which is read no further once it is closed: a client may have sent more before it knew."""
@@ -40,6 +43,12 @@ class Socket(LitestarWebSocketAdapter):
             if self._closed:
                 return
             yield message
+
+    async def send_json(self, message: Mapping[str, object]) -> None:
+        try:
+            await super().send_json(message)
+        except OSError as error:  # as servers tell, by ASGI, that the client has gone
+            raise WebSocketDisconnected from error
 
     async def close(self, code: int, reason: str) -> None:
         if not self._closed:
@@ -116,6 +125,11 @@ class WebSocketHandler(BaseGraphQLTransportWSHandler[Context, None]):
         extensions = {**error.extensions, "correlationId": read_correlation_id()}
         refusal = GraphQLError(str(error), extensions=extensions)
         await self.send_message({"id": operation, "type": "error", "payload": [refusal.formatted]})
+
+    async def handle_task_exception(self, error: Exception) -> None:
+        # A client may go while it's being told something, and nothing is wrong then.
+        if not isinstance(error, WebSocketDisconnected):
+            logger.error("An operation over a WebSocket failed.", exc_info=error)
 
     async def run_operation(self, operation: Operation[Context, None]) -> None:
         begin_part(next(self._numbers))
