@@ -1,4 +1,4 @@
-"""Three processes of the service on one database, behind HAProxy with the configuration of `deploy/`."""
+"""Processes of the service on one database, behind HAProxy: three with the configuration of `deploy/`, two with a simpler one."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import shutil
 import signal
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 
 import httpx
 import pytest
@@ -15,8 +16,8 @@ import pytest
 from tests.conftest import ROOT, find_program, make_environ
 from tests.faults.processes import find_free_port
 
-CONFIGURATION = ROOT / "deploy" / "haproxy.cfg"
-NAMES = ("A", "B", "C")
+DEPLOYED = ROOT / "deploy" / "haproxy.cfg"
+ONCE = ROOT / "tests" / "haproxy-once.cfg"
 PATIENCE = 60  # seconds for a process to start or to end
 
 
@@ -57,10 +58,14 @@ class Member:
                     pass
                 await asyncio.sleep(0.05)
 
+    def tell_to_stop(self) -> None:
+        assert self._process is not None
+        self._process.send_signal(signal.SIGTERM)
+
     async def stop(self) -> str:
         """Tells it to stop, and comes back with what it logged once it has ended in order."""
         assert self._process is not None
-        self._process.send_signal(signal.SIGTERM)
+        self.tell_to_stop()
         _, output = await asyncio.wait_for(self._process.communicate(), PATIENCE)
         assert self._process.returncode in {0, -signal.SIGTERM, 128 + signal.SIGTERM}, output.decode()
         return output.decode()
@@ -94,7 +99,7 @@ class Cluster:
                 lines = (await http.get(self._stats)).text.splitlines()
                 names = lines[0].removeprefix("# ").split(",")
                 rows = [dict(zip(names, line.split(","), strict=False)) for line in lines[1:] if line]
-                up = [row["svname"] for row in rows if row["pxname"] == "processes" and row["status"] == "UP"]
+                up = [row["svname"] for row in rows if row["pxname"] == "processes" and row["status"].startswith("UP")]
                 if len(up) - ("BACKEND" in up) == many:
                     return
                 await asyncio.sleep(0.05)
@@ -103,26 +108,38 @@ class Cluster:
 @asynccontextmanager
 async def run_cluster(database_url: str, drain: str = "PT3S", **variables: str) -> AsyncIterator[Cluster]:
     """Three processes behind the proxy, for as long as the block lasts. Skips the test where there is no HAProxy."""
+    async with _run(DEPLOYED, [Member(database_url, drain, **variables) for _ in range(3)]) as cluster:
+        yield cluster
+
+
+@asynccontextmanager
+async def run_simple_cluster(database_url: str, drain: str, check: str) -> AsyncIterator[Cluster]:
+    """Two processes behind a proxy that sends each request once, and looks at them every `check`."""
+    async with _run(ONCE, [Member(database_url, drain) for _ in range(2)], AURUM_CHECK=check) as cluster:
+        yield cluster
+
+
+@asynccontextmanager
+async def _run(configuration: Path, members: list[Member], **variables: str) -> AsyncIterator[Cluster]:
     program = shutil.which("haproxy") or shutil.which("haproxy", path="/usr/sbin")
     if program is None:
         pytest.skip("There is no HAProxy here: apt-get install haproxy.")
-    members = [Member(database_url, drain, **variables) for _ in NAMES]
     async with AsyncExitStack() as stack:
         for member in members:
             stack.push_async_callback(member.end)
         await asyncio.gather(*(member.start() for member in members))
         port, stats = find_free_port(), find_free_port()
-        addresses = {f"AURUM_{name}": f"127.0.0.1:{member.port}" for name, member in zip(NAMES, members, strict=True)}
+        addresses = {f"AURUM_{name}": f"127.0.0.1:{member.port}" for name, member in zip("ABC", members, strict=False)}
         binds = {"AURUM_BIND": f"127.0.0.1:{port}", "AURUM_STATS": f"127.0.0.1:{stats}"}
         proxy = await asyncio.create_subprocess_exec(
             program,
             "-db",
             "-q",
             "-f",
-            str(CONFIGURATION),
+            str(configuration),
             "-f",
             str(ROOT / "tests" / "haproxy-stats.cfg"),
-            env={**os.environ, **binds, **addresses},
+            env={**os.environ, **binds, **addresses, **variables},
         )
         stack.push_async_callback(_end, proxy)
         cluster = Cluster(port, stats, members)

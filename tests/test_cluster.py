@@ -14,7 +14,7 @@ import pytest
 import websockets
 
 from tests.client import ServiceClient
-from tests.cluster import Cluster, run_cluster
+from tests.cluster import Cluster, Member, run_cluster, run_simple_cluster
 from tests.faults.load import Load
 from tests.faults.processes import needs_proc
 from tests.test_ingest import Connection, reading
@@ -237,3 +237,47 @@ async def test_a_rolling_restart_under_load_fails_no_request_and_loses_nothing(
         assert sorted(follower.values) == expected
         assert set(follower.closed) <= {1012}
     assert sum(len(follower.closed) for follower in followers) >= 3
+
+
+async def ask_each_twice(cluster: Cluster) -> list[int]:
+    """The statuses of two requests for each of two processes, which the proxy sends them in turn."""
+    statuses = []
+    for _ in range(4):
+        async with httpx.AsyncClient(base_url=cluster.url, trust_env=False) as http:
+            body = {"query": "{ machines { totalCount } }"}
+            statuses.append((await http.post("/graphql", json=body)).status_code)
+    return statuses
+
+
+async def wait_until_gone(member: Member) -> None:
+    """Until it takes no connection any more."""
+    async with asyncio.timeout(20):
+        while True:
+            try:
+                _, writer = await asyncio.open_connection("127.0.0.1", member.port)
+            except OSError:
+                return
+            writer.close()
+            await asyncio.sleep(0.01)
+
+
+async def test_without_a_drain_a_proxy_that_has_not_noticed_fails_requests(database_url: str) -> None:
+    async with run_simple_cluster(database_url, drain="PT0S", check="1h") as cluster:
+        assert await ask_each_twice(cluster) == [200] * 4
+        cluster.members[0].tell_to_stop()
+        await wait_until_gone(cluster.members[0])
+        assert sorted(await ask_each_twice(cluster)) == [200, 200, 503, 503]
+
+
+async def test_with_a_drain_the_same_proxy_fails_none(database_url: str) -> None:
+    async with run_simple_cluster(database_url, drain="PT1H", check="200ms") as cluster:
+        leaving = cluster.members[0]
+        leaving.tell_to_stop()
+        async with httpx.AsyncClient(base_url=leaving.url, trust_env=False) as http, asyncio.timeout(20):
+            while (await http.get("/health/ready")).status_code == 200:  # noqa: ASYNC110 - of another process
+                await asyncio.sleep(0.01)
+        assert await ask_each_twice(cluster) == [200] * 4  # whether it has been noticed or not
+        await cluster.wait_until_up(1)
+        leaving.tell_to_stop()  # the second time: at once
+        await wait_until_gone(leaving)
+        assert await ask_each_twice(cluster) == [200] * 4
