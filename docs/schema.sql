@@ -40,10 +40,12 @@ CREATE OR REPLACE FUNCTION chain_audit()
  RETURNS trigger
  LANGUAGE plpgsql
  SET plan_cache_mode TO 'force_generic_plan'
+ SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$
 DECLARE
   newest record;
 BEGIN
+  PERFORM set_config('search_path', format('pg_catalog, %I, pg_temp', TG_TABLE_SCHEMA), true);
   PERFORM pg_advisory_xact_lock(4727201008);
   SELECT id, hash INTO newest FROM audit ORDER BY id DESC LIMIT 1;
   NEW.id := coalesce(newest.id, 0) + 1;

@@ -289,6 +289,21 @@ async def test_nobody_chooses_the_number_the_time_or_the_hash_of_a_row(
     assert (await verify(database_url))[0] == 0
 
 
+async def test_nobody_s_temporary_table_or_type_stands_for_the_record(
+    database_url: str, connection: Connection
+) -> None:
+    add = "INSERT INTO public.audit (actor, actor_kind, action, subject_kind, subject, correlation_id) VALUES ({})"
+    row = "'key:x', 'key', 'a', 'machine', 'M-1', 'c'"
+    await connection.execute(add.format(row))
+    await connection.execute("CREATE TEMP TABLE audit (id bigint, hash bytea)")
+    await connection.execute("INSERT INTO pg_temp.audit VALUES (100, sha256('x'))")
+    await connection.execute("CREATE DOMAIN pg_temp.text AS varchar(1)")
+    await connection.execute("SET search_path = pg_temp, public")
+    await connection.execute(add.format(row))
+    assert [row["id"] for row in await connection.fetch("SELECT id FROM public.audit ORDER BY id")] == [1, 2]
+    assert (await verify(database_url))[0] == 0
+
+
 # --- audit-verify ---------------------------------------------------------------------------------------------------
 
 
