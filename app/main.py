@@ -20,7 +20,7 @@ from app.access.guard import guard
 from app.access.locations import MachineLocations
 from app.addresses import is_loopback
 from app.chores import stop
-from app.database import CLOSE_TIMEOUT, explain_refusal
+from app.database import CLOSE_TIMEOUT, Database, explain_refusal
 from app.drain import Drain
 from app.embedded import open_embedded
 from app.errors import AurumError, SettingsError
@@ -146,12 +146,11 @@ def create_app(settings: Settings | None = None) -> Litestar:
             except AurumError as error:
                 app.state.startup_error = error
                 raise
-            stack.push_async_callback(writer.stop)
-            stack.push_async_callback(_write_last_uses, entrance)
-            for chore in list_chores(
+            chores = list_chores(
                 database, entrance.keys, rooms.liveness, settings.outbox_retention, tables, migrated, watched.failing
-            ):
-                stack.push_async_callback(stop, asyncio.create_task(chore), CLOSE_TIMEOUT)
+            )
+            tasks = [asyncio.create_task(chore) for chore in chores]
+            stack.push_async_callback(_finish, database, writer, entrance, tasks)
             _spare_collector()
             logger.info("AurumAI runs on %s.", database.edition)
             with drain.watch_signals():
@@ -182,6 +181,13 @@ def create_app(settings: Settings | None = None) -> Litestar:
     )
     service.open_roads({INGEST: lambda _: ingest, "/graphql": Shortcut(schema, rooms).wrap})
     return service
+
+
+async def _finish(database: Database, writer: Writer, entrance: Entrance, chores: list[asyncio.Task[None]]) -> None:
+    """Ends what works beside requests, all of it at once: of a database that hangs, each would wait for itself."""
+    database.hurry()
+    stopping = (stop(chore, CLOSE_TIMEOUT) for chore in chores)
+    await asyncio.gather(writer.stop(), _write_last_uses(entrance), *stopping)
 
 
 async def _write_last_uses(entrance: Entrance) -> None:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 from functools import lru_cache
 from importlib.metadata import version
+from threading import Thread
 from typing import Any
 
 from opentelemetry import context, trace
@@ -24,6 +25,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from app.correlation import read_correlation_id
 from app.tracing import Attributes
 
+PATIENCE = 5.0  # seconds with a collector, when the service stops
 MOST_TEXT = 2_000  # characters of a statement
 MOST_LINKS = 128  # requests that one transaction names; OpenTelemetry keeps no more
 
@@ -59,8 +61,10 @@ class Traces:
         self._propagator = TraceContextTextMapPropagator()
 
     def stop(self) -> None:
-        """Sends what is there; waits for the collector for some seconds."""
-        self._provider.shutdown()
+        """Sends what is there, and waits PATIENCE seconds for the collector. One that hangs is not waited for by the process either."""
+        sending = Thread(target=self._provider.shutdown, daemon=True)
+        sending.start()
+        sending.join(PATIENCE)
 
     def mark(self) -> SpanContext:
         return trace.get_current_span().get_span_context()

@@ -6,8 +6,8 @@ import asyncio
 import os
 import shlex
 import signal
-from collections.abc import AsyncIterator
-from contextlib import ExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
 from app.embedded import find_installation, open_embedded
@@ -53,10 +53,22 @@ class OwnPostgres:
 
     def kill(self) -> None:
         """All of it at once."""
+        self._signal(signal.SIGKILL)
+
+    @contextmanager
+    def hang(self) -> Iterator[None]:
+        """Within the block it keeps its connections, takes more, and answers none."""
+        self._signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._signal(signal.SIGCONT)
+
+    def _signal(self, number: signal.Signals) -> None:
         pids = [self.pid, *self.list_backends()]
         for pid in pids:
             with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+                os.kill(pid, number)
 
 
 def wrap_postgres(bin_dir: Path, folder: Path, clock: WallClock) -> Path:
