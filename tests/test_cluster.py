@@ -6,6 +6,7 @@ import asyncio
 import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from http.client import HTTPConnection
 from typing import Any
 
 import httpx
@@ -64,6 +65,20 @@ async def test_readings_and_subscriptions_hold_across_processes(cluster: Cluster
     for one in direct:
         await one.http.aclose()
     assert await connection.fetchval("SELECT count(*) FROM raw_measurements") == 360
+
+    asked = ["/metrics", "/metrics/", "//metrics", "/%6detrics", "/%2Fmetrics", "/metrics?x=1"]
+    assert [await asyncio.to_thread(ask_as_written, cluster.url, path) for path in asked] == [404] * len(asked)
+    assert await asyncio.to_thread(ask_as_written, cluster.url, "/health/live") == 200
+
+
+def ask_as_written(url: str, path: str) -> int:
+    """The status of an answer to GET; the path is sent as it is."""
+    connection = HTTPConnection(url.removeprefix("http://"), timeout=20)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().status
+    finally:
+        connection.close()
 
 
 async def take(next_event: Callable[[], Awaitable[Any]], many: int) -> AsyncIterator[float]:
