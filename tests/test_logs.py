@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -16,7 +17,7 @@ import websockets
 
 from app.correlation import CorrelationFilter
 from app.main import create_app
-from app.ops.logs import JsonFormatter, PlainFormatter, UnaskedFilter
+from app.ops.logs import SELDOM, JsonFormatter, PlainFormatter, UnaskedFilter, describe_exception
 from app.ops.requests import MOST_LINES, Requests
 from app.settings import load_settings
 from tests.client import ServiceClient
@@ -55,6 +56,11 @@ def test_a_line_stays_one_whatever_is_quoted_in_it() -> None:
     record = make_record("A name: %s", "x\n2026-01-31 ERROR app: forged")
     assert format_json(record)["message"] == "A name: x\n2026-01-31 ERROR app: forged"
     assert PlainFormatter().format(record).endswith("app.room: A name: x\\n2026-01-31 ERROR app: forged")
+    record = make_record("A name: %s", "\x1b[2J\x9b31m\r\u2028é")
+    assert PlainFormatter().format(record).endswith(r"app.room: A name: \x1b[2J\x9b31m\r\u2028é")
+    assert describe_exception(ValueError("x\n2026-01-31 ERROR app: \x1b[2J")).endswith(
+        r"ValueError: x\n2026-01-31 ERROR app: \x1b[2J"
+    )
 
 
 async def test_an_exception_is_told_with_its_causes_and_without_the_rows_that_postgres_quotes(
@@ -84,8 +90,19 @@ def test_what_uvicorn_says_of_urls_and_frames_is_left_out() -> None:
     frame = make_record("< TEXT '%s'", SECRET, name="uvicorn.error")
     frame.levelno = logging.DEBUG
     assert not passes(frame)
+    assert not passes(make_record("connection open", name="uvicorn.error"))
+    assert not passes(make_record("connection closed", name="uvicorn.error"))
     assert passes(make_record("Application startup complete.", name="uvicorn.error"))
     assert passes(make_record('"WebSocket %s"', name="app.room"))
+
+
+def test_requests_that_are_none_do_not_fill_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    passes = UnaskedFilter().filter
+    garbage = make_record("Invalid HTTP request received.", name="uvicorn.error")
+    assert [passes(garbage) for _ in range(1_000)].count(True) == 1
+    later = time.monotonic() + SELDOM
+    monkeypatch.setattr(time, "monotonic", lambda: later)
+    assert passes(garbage)
 
 
 @pytest.fixture

@@ -7,6 +7,8 @@ without it, but for what PostgreSQL adds to its messages: the details quote rows
 from __future__ import annotations
 
 import logging
+import re
+import time
 import traceback
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -56,17 +58,32 @@ def make_logging(level: str, *, as_json: bool) -> LoggingConfig:
     )
 
 
-_REFUSED: Final = "ASGI callable returned without completing handshake."
+# Of each WebSocket; that one was refused is no failure.
+_UNASKED: Final = frozenset(
+    {"ASGI callable returned without completing handshake.", "connection open", "connection closed"}
+)
+_GARBAGE: Final = "Invalid HTTP request received."  # such as TLS where there is none
+SELDOM: Final = 60.0  # seconds between two lines of it: nobody needs a key to send it
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 class UnaskedFilter(logging.Filter):
-    """Lets pass all but what uvicorn says of each WebSocket, with its query string, or that one was refused, which it takes
-    for a failure, and, below INFO, of each frame."""
+    """Lets pass all but what uvicorn says of each WebSocket, with its query string, and below INFO of each frame; and of requests
+    that are none one line a minute. Whoever has no key would fill the disk with them, or turn over what is worth reading."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._next = 0.0
 
     def filter(self, record: logging.LogRecord) -> bool:
         if not record.name.startswith("uvicorn"):
             return True
-        return record.levelno >= logging.INFO and '"WebSocket %s"' not in str(record.msg) and record.msg != _REFUSED
+        if record.msg == _GARBAGE:
+            now = time.monotonic()
+            if now < self._next:
+                return False
+            self._next = now + SELDOM
+        return record.levelno >= logging.INFO and '"WebSocket %s"' not in str(record.msg) and record.msg not in _UNASKED
 
 
 class PlainFormatter(logging.Formatter):
@@ -76,8 +93,8 @@ class PlainFormatter(logging.Formatter):
         super().__init__("%(asctime)s %(levelname)s %(name)s:%(correlation)s %(message)s")
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
-        # One line for each event, whatever is quoted in it.
-        record.message = record.message.replace("\r", "\\r").replace("\n", "\\n")
+        # One line for each event, whatever is quoted in it, and nothing that a terminal would obey.
+        record.message = _escape(record.message)
         return super().formatMessage(record)
 
     def formatException(self, ei: ExceptionInfo) -> str:  # noqa: N802 - as above
@@ -108,6 +125,10 @@ class JsonFormatter(logging.Formatter):
         return msgspec.json.encode(line, enc_hook=str).decode()
 
 
+def _escape(text: str) -> str:
+    return _CONTROL.sub(lambda found: repr(found[0])[1:-1], text)
+
+
 def describe_exception(error: BaseException | None) -> str:
     """The exception, what caused it before it, with the lines of code that they came by; without PostgreSQL's details."""
     return "".join(_describe_chain(error, set())).rstrip("\n")
@@ -128,4 +149,4 @@ def _describe_chain(error: BaseException | None, seen: set[int]) -> Iterator[str
     kind = type(error)
     name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
     said = error.args[0] if isinstance(error, asyncpg.PostgresError) and error.args else error
-    yield f"{name}: {said}\n"
+    yield f"{name}: {_escape(str(said))}\n"
