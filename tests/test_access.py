@@ -135,9 +135,31 @@ async def test_who_is_let_in_is_said_at_startup(connection: Connection) -> None:
 def test_an_open_service_asks_whoever_comes_to_an_address_that_others_reach() -> None:
     opened = entrance.Entrance(None, None, is_open=True)  # type: ignore[arg-type]  # which isn't asked
     home = [("127.0.0.1", 8000), ("127.8.8.8", 8000), ("::1", 8000), ("::ffff:127.0.0.1", 1)]
-    assert all(opened.find_at_home({"server": address}) for address in home)
+    assert all(opened.find_at_home({"server": address, "headers": []}) for address in home)
     away = [("10.0.0.5", 8000), ("0.0.0.0", 1), ("::ffff:10.0.0.5", 1), ("/run/aurum.sock", None), None]
-    assert not any(opened.find_at_home({"server": address}) for address in away)
+    assert not any(opened.find_at_home({"server": address, "headers": []}) for address in away)
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 200),
+        ({"X-Forwarded-For": "127.0.0.1"}, 200),
+        ({"X-Forwarded-For": "203.0.113.9"}, 401),
+        ({"X-Forwarded-For": "127.0.0.1, 203.0.113.9"}, 401),
+        ({"X-Real-IP": "2001:db8::9"}, 401),
+        ({"Forwarded": "for=203.0.113.9;proto=https"}, 401),
+        ({"X-Forwarded-For": ""}, 401),
+    ],
+)
+async def test_an_open_service_asks_whoever_a_proxy_of_this_machine_brings_from_elsewhere(
+    database_url: str, headers: dict[str, str], status: int
+) -> None:
+    async with run_service(database_url) as service:
+        answer = await service.http.post("/graphql", json={"query": "{ fleet { machines } }"}, headers=headers)
+        assert answer.status_code == status
+        assert (await service.http.post("/ingest", json=[], headers=headers)).status_code == status
+        assert (await service.http.get("/metrics", headers=headers)).status_code == status
 
 
 async def test_production_that_nobody_could_enter_refuses_to_start(database_url: str, connection: Connection) -> None:

@@ -11,7 +11,7 @@ import asyncio
 import hashlib
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from datetime import datetime
 from functools import partial
@@ -37,6 +37,8 @@ LONGEST = 16 * 1024  # characters of a token
 
 logger = logging.getLogger(__name__)
 
+_BY_PROXIES = frozenset({b"forwarded", b"x-forwarded-for", b"x-real-ip"})
+
 ASKED_FOR = "Say who you are: send Authorization: Bearer with an API key or a token, or X-API-Key."
 _ASKED_FOR_OPENER = 'Say who you are: send {"authorization": "Bearer ..."} or {"apiKey": ...} with connection_init.'
 
@@ -50,7 +52,7 @@ class _Verdict(msgspec.Struct, frozen=True):
 
 
 class Entrance:
-    """`is_open` asks nobody who arrives over a loopback address. Without `tokens` people have no way in."""
+    """`is_open` asks nobody who arrives over a loopback address, from this machine by all that is told. Without `tokens` people have no way in."""
 
     def __init__(self, database: Database, tokens: Tokens | None, *, is_open: bool) -> None:
         self.is_open = is_open
@@ -78,7 +80,8 @@ class Entrance:
         """Everybody, of a connection that nobody is asked on; None of any other."""
         # By the address that it came to, not by the setting: a server may have been told to listen elsewhere.
         if self.is_open and (server := scope.get("server")) and (server[0] == "127.0.0.1" or is_loopback(server[0])):
-            return EVERYONE
+            # Most proxies on this machine tell for whom they come.
+            return None if _come_from_elsewhere(scope["headers"]) else EVERYONE
         return None
 
     async def identify_sender(self, scope: Any) -> Principal | None:
@@ -170,6 +173,14 @@ class Entrance:
             with suppress(AurumError):
                 if principal.key_id is not None and await self.keys.is_revoked(principal.key_id):
                     return REVOKED
+
+
+def _come_from_elsewhere(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Whether they say that a proxy brings what somebody on another machine has sent."""
+    for name, value in headers:
+        if name in _BY_PROXIES and not all(is_loopback(each.strip()) for each in value.decode("latin-1").split(",")):
+            return True
+    return False
 
 
 def _tell_expired(principal: Principal) -> str:
