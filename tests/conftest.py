@@ -95,17 +95,17 @@ def pytest_testnodedown(node: Any) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Where another server is named, what runs on Community alone has been seen without it, and would only be seen again."""
+    """Where another server is named, what doesn't touch it has been seen without it, and would only be seen again."""
     if SERVER_VARIABLE not in os.environ:
         return
-    again = [item for item in items if isinstance(item, pytest.Function) and _is_on_community(item)]
+    again = [item for item in items if isinstance(item, pytest.Function) and not _is_on_server(item)]
     config.hook.pytest_deselected(items=again)
     items[:] = [item for item in items if item not in again]
 
 
-def _is_on_community(item: pytest.Function) -> bool:
-    chosen = item.callspec.params.values() if hasattr(item, "callspec") else ()
-    return "community" in item.fixturenames or "community" in chosen
+def _is_on_server(item: pytest.Function) -> bool:
+    needed = [*item.fixturenames, *(item.callspec.params.values() if hasattr(item, "callspec") else ())]
+    return ("server_url" in needed or "server" in needed) and "community" not in needed
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

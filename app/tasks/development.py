@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,17 +18,20 @@ from app.tasks.checkout import ROOT, run_tool
 from app.tasks.databases import open_server
 from app.tasks.reports import report_errors
 
+# Two workers a core, since a test waits as long as it computes: for a server to stop, a connection to open, a time to end.
+SPREAD = ["-n", str(2 * (os.cpu_count() or 1)), "--dist", "loadscope"]
+
 
 @task(help={"only": "pytest's -k: run only the tests whose names match"})
 def tests(c: Context, only: str = "") -> None:
     """Runs the tests; AURUM_TEST_DATABASE_URL names another server than the embedded one."""
-    run_tool(c, "pytest", "-n", "auto", "--dist", "loadscope", *(["-k", only] if only else []))
+    run_tool(c, "pytest", *SPREAD, *(["-k", only] if only else []))
 
 
 @task
 def test_coverage(c: Context) -> None:
     """Runs the tests and shows which lines they don't reach."""
-    run_tool(c, "pytest", "-n", "auto", "--dist", "loadscope", "--cov=app", "--cov-report=term-missing:skip-covered")
+    run_tool(c, "pytest", *SPREAD, "--cov=app", "--cov-report=term-missing:skip-covered")
 
 
 @task
