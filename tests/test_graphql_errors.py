@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from app.graphql.schema import LONGEST_MESSAGE
+from app.graphql.coding import LONGEST_MESSAGE
 from tests.client import ServiceClient
 
 LONG = "M" * 200_000

@@ -14,7 +14,6 @@ from graphql import (
     DocumentNode,
     GraphQLError,
     GraphQLSchema,
-    GraphQLSyntaxError,
     OperationDefinitionNode,
     get_operation_ast,
 )
@@ -29,8 +28,8 @@ from strawberry.types.execution import ExecutionContext, PreExecutionError
 from strawberry.types.graphql import OperationType
 
 from app.cache import BoundedCache
-from app.correlation import read_correlation_id
-from app.errors import InvalidInput, QueryTimeout, QueryTooExpensive, RateLimited, RequestError
+from app.errors import InvalidInput, QueryTooExpensive, RateLimited, RequestError
+from app.graphql.coding import CodedErrors, describe_late
 from app.graphql.context import Context, Rooms
 from app.graphql.cost import Cost, CostModel
 from app.graphql.deadline import stop_when_gone
@@ -48,8 +47,6 @@ from app.graphql.scalars import SCALARS
 from app.graphql.sharing import SharedResultsRunner
 from app.graphql.subscriptions import Subscription
 
-LONGEST_MESSAGE = 2_000  # characters of an error
-
 logger = logging.getLogger(__name__)
 
 
@@ -59,60 +56,6 @@ class OperationContext(SchemaExtension):
     def on_operation(self) -> Iterator[None]:
         self.execution_context.context = self.execution_context.context.begin_operation()
         yield
-
-
-class CodedErrors(SchemaExtension):
-    """Gives every error its `extensions.code`, and hides what no one foresaw behind an id that the log has too."""
-
-    def on_operation(self) -> Iterator[None]:
-        yield
-        self._code(self.execution_context.result)
-
-    def on_stream_result(self, result: Any) -> Iterator[None]:
-        self._code(result)
-        yield
-
-    def _code(self, result: object) -> None:
-        if isinstance(result, (ExecutionResult, CoreResult)) and result.errors:
-            result.errors = [code_error(error) for error in result.errors]
-            if self.execution_context.context.websocket is not None:
-                # Over HTTP each answer has it in a header.
-                for error in result.errors:
-                    error.extensions = {**(error.extensions or {}), "correlationId": read_correlation_id()}
-
-
-def code_error(error: GraphQLError) -> GraphQLError:
-    """The error as it goes to a client."""
-    original = error.original_error
-    while isinstance(original, GraphQLError):
-        original = original.original_error
-    if (error.extensions or {}).get("code"):
-        return error
-    if isinstance(original, RequestError):
-        extensions = original.extensions
-        message = error.message
-    elif original is None:
-        # graphql-core's own: about the document, or about the variables that came with it.
-        code = "GRAPHQL_PARSE_FAILED" if isinstance(error, GraphQLSyntaxError) else "GRAPHQL_VALIDATION_FAILED"
-        extensions = {"code": code}
-        message = error.message
-    elif isinstance(original, (MissingQueryError, CannotGetOperationTypeError, InvalidOperationTypeError)):
-        extensions = {"code": "BAD_REQUEST"}
-        message = error.message
-    else:
-        correlation_id = read_correlation_id()
-        logger.error("Unforeseen error %s at %s", correlation_id, error.path, exc_info=original)
-        extensions = {"code": "INTERNAL", "correlationId": correlation_id}
-        message = "Something went wrong inside the service; its log has it under the correlationId."
-    return GraphQLError(
-        # graphql-core quotes some of what it was given, such as names that are no choice, whatever their length.
-        message if len(message) <= LONGEST_MESSAGE else f"{message[:LONGEST_MESSAGE]}...",
-        nodes=error.nodes,
-        source=error.source,
-        positions=error.positions,
-        path=error.path,
-        extensions=extensions,
-    )
 
 
 _ROOTS: dict[str, Any] = {
@@ -290,15 +233,6 @@ class Schema(strawberry.Schema):
 
     def process_errors(self, errors: list[GraphQLError], execution_context: ExecutionContext | None = None) -> None:
         """Called by Strawberry with errors that are logged elsewhere."""
-
-
-def describe_late() -> GraphQLError:
-    """What is said of an operation that took too long."""
-    late = QueryTimeout(
-        "The operation took longer than AURUM_GRAPHQL_TIMEOUT and was stopped: ask for less at a time. "
-        "What a mutation had changed by then stays changed."
-    )
-    return GraphQLError(str(late), original_error=late)
 
 
 def _unpack(context: ExecutionContext) -> tuple[object, object]:

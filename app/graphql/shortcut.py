@@ -40,6 +40,7 @@ from app.access.guard import read_principal
 from app.access.principal import Principal
 from app.cache import BoundedCache
 from app.errors import QueryTimeout
+from app.graphql.coding import code_error, describe_late
 from app.graphql.context import Rooms
 from app.graphql.cost import Cost
 from app.graphql.deadline import stop_when_gone
@@ -48,7 +49,7 @@ from app.graphql.measured import OK, name_span
 from app.graphql.permissions import Need, require_allowed
 from app.graphql.planner import Fetch, Selections, plan_field, select_all
 from app.graphql.prepared import Prepared, prepare
-from app.graphql.schema import Schema, code_error, describe_late
+from app.graphql.schema import Schema
 from app.instants import read_clock
 
 LONGEST = 64 * 1024  # bytes of a request that is short enough

@@ -117,7 +117,8 @@ def _require_migration(id: str) -> None:  # noqa: A002 - as the option is called
 )
 def migrate_preview(_: Context, to: str = "", json: bool = False) -> None:
     """Shows every statement that would run, what it locks and how much of it there is; changes nothing."""
-    from app.migrations.preview import describe_preview, preview_migrations
+    from app.migrations.preview import preview_migrations
+    from app.migrations.sheet import describe_preview
 
     with report_errors(), open_piccolo():
         from piccolo_conf import DB

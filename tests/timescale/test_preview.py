@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from app.errors import MigrationRefused, SchemaAhead
-from app.migrations.preview import Preview, describe_preview, preview_migrations
+from app.migrations.preview import Preview, preview_migrations
+from app.migrations.sheet import describe_preview
 from app.migrations.state import list_migrations
 from app.timescale.autogenerate import draft_data
 from app.timescale.files import list_files
