@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 import signal
 import socket
 import subprocess
@@ -82,6 +83,21 @@ async def test_the_service_starts_and_stops_the_way_its_ecosystem_expects(
         output, _ = await asyncio.to_thread(process.communicate, timeout=15)
         assert process.returncode in (0, -signal.SIGTERM, 128 + signal.SIGTERM), output
         assert "Traceback" not in output
+
+
+async def test_the_service_may_open_a_file_for_each_connection_or_says_what_limits_it(database_url: str) -> None:
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    for hard, allowed in ((most, 310), (300, 300)):
+        port = find_free_port()
+        variables = {"AURUM_MAX_CONNECTIONS": "200", "AURUM_POOL_SIZE": "10"}
+        with start(["invoke", "serve"], port, DATABASE_URL=database_url, **variables) as process:
+            resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (64, hard))  # long before it has read its settings
+            await wait_until_ready(port)
+            assert resource.prlimit(process.pid, resource.RLIMIT_NOFILE) == (allowed, hard)
+            process.send_signal(signal.SIGTERM)
+            output, _ = await asyncio.to_thread(process.communicate, timeout=15)
+        told = "The process may open 300 files, and AURUM_MAX_CONNECTIONS asks for 310: raise the limit (ulimit -n, LimitNOFILE)"
+        assert (told in output) == (hard == 300)
 
 
 @pytest.mark.parametrize("command", COMMANDS)

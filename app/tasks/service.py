@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import math
 import os
+import resource
 
 from invoke.context import Context
 from invoke.tasks import task
 
-from app.console import say, show_progress
+from app.console import complain, say, show_progress
 from app.errors import SettingsError
 from app.settings import load_settings
 from app.simulator.fault import Fault
@@ -18,6 +19,7 @@ from app.tasks.databases import migrate_forwards, open_piccolo
 from app.tasks.options import read_number
 from app.tasks.reports import report_errors
 
+OTHER_FILES = 100  # beside connections: logs, libraries, what a fetch of keys takes
 FAULTS = ", ".join(fault.value for fault in Fault)
 
 
@@ -46,6 +48,7 @@ def serve(_: Context) -> None:
     with report_errors():
         settings = load_settings()
         check_port(settings.host, settings.port)
+        _allow_files(settings.max_connections + settings.pool_size + OTHER_FILES)
         patience = math.ceil(settings.ingest_deadline.total_seconds())
         uvicorn.run(
             "app.main:create_app",
@@ -58,6 +61,19 @@ def serve(_: Context) -> None:
             forwarded_allow_ips=list(settings.trusted_proxies),
             timeout_keep_alive=IDLE_SECONDS,
             timeout_graceful_shutdown=patience,
+        )
+
+
+def _allow_files(many: int) -> None:
+    """Has the process open so many files, if it may: without one for a connection, clients are hung up on without a word."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    allowed = many if hard == resource.RLIM_INFINITY else min(many, hard)
+    if soft != resource.RLIM_INFINITY and soft < allowed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    if allowed < many:
+        complain(
+            f"The process may open {hard:,} files, and AURUM_MAX_CONNECTIONS asks for {many:,}: raise the limit (ulimit -n, "
+            "LimitNOFILE), or lower the setting."
         )
 
 
