@@ -476,7 +476,19 @@ def test_a_line_of_the_file_that_is_no_setting_is_refused_by_number(tmp_path: Pa
             "https://a/",
             "has 'https://a/': must be scheme://host or scheme://host:port, without a path or *.",
         ),
-        ("TRUSTED_PROXIES", "proxy", "has 'proxy': must be an address or a network, such as 10.20.0.0/24."),
+        (
+            "CORS_ORIGINS",
+            "http://*",
+            "has 'http://*': must be scheme://host or scheme://host:port, without a path or *.",
+        ),
+        *(
+            (
+                "TRUSTED_PROXIES",
+                everyone,
+                f"has '{everyone}': must be an address or a network, such as 10.20.0.0/24, and not all there are.",
+            )
+            for everyone in ("proxy", "*", "0.0.0.0/0", "::/0")
+        ),
         ("DRAIN", "PT2H", "is PT120M: must be from PT0S to PT60M."),
     ],
 )

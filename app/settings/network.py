@@ -11,7 +11,7 @@ from app.addresses import is_address
 from app.settings.fields import Settings
 
 _NAME: Final = re.compile(r"[a-z0-9_]([a-z0-9_-]*[a-z0-9])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9])?)*", re.IGNORECASE)
-_ORIGIN: Final = re.compile(r"https?://([^/?#@:\[\]]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?", re.IGNORECASE)
+_ORIGIN: Final = re.compile(r"https?://([^/?#@:*\[\]]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?", re.IGNORECASE)
 
 
 def check_names(settings: Settings) -> Iterator[str]:
@@ -23,7 +23,14 @@ def check_names(settings: Settings) -> Iterator[str]:
         if not _ORIGIN.fullmatch(origin):
             yield f"AURUM_CORS_ORIGINS has {origin!r}: must be scheme://host or scheme://host:port, without a path or *."
     for proxy in settings.trusted_proxies:
-        try:
-            ip_network(proxy)
-        except ValueError:
-            yield f"AURUM_TRUSTED_PROXIES has {proxy!r}: must be an address or a network, such as 10.20.0.0/24."
+        if not _is_network(proxy):
+            yield (
+                f"AURUM_TRUSTED_PROXIES has {proxy!r}: must be an address or a network, such as 10.20.0.0/24, and not all there are."
+            )
+
+
+def _is_network(text: str) -> bool:
+    try:
+        return ip_network(text).prefixlen > 0
+    except ValueError:
+        return False
