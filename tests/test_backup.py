@@ -56,7 +56,18 @@ from tests.conftest import (
     run_sql,
 )
 from tests.timescale.community import CommunityServer
-from tests.timescale.project import COMPRESSION, MEAN, RETENTION, ROWS, Project, daily, declare, is_community, step
+from tests.timescale.project import (
+    COMPRESSION,
+    MEAN,
+    RETENTION,
+    ROWS,
+    Project,
+    daily,
+    declare,
+    is_community,
+    step,
+    stop_jobs,
+)
 
 PROGRAMS = choose_programs(None, 18, "the tests")
 
@@ -272,8 +283,9 @@ async def test_only_a_superuser_restores_timescaledb(
 async def fill_project(project: Project) -> bool:
     """A hypertable with all that the edition can do, four of its seven chunks compressed; whether that is everything."""
     await project.fetch(ENABLE_TIMESCALE)
+    await stop_jobs(project)
     await step(project, declare(daily(COMPRESSION + RETENTION + MEAN)))
-    # No job may come between what is compared.
+    # No job may come between what is compared, in the database that it is restored into either.
     if whole := await is_community(project):
         await project.fetch(
             "SELECT alter_job(job_id, scheduled => false) FROM timescaledb_information.jobs WHERE job_id >= 1000"

@@ -13,7 +13,7 @@ from app.migrations.state import list_migrations
 from app.timescale.catalogue import HypertableState, PolicyState, read_hypertables, read_policies
 from tests.client import ServiceClient
 from tests.timescale.conftest import project as project  # noqa: PLC0414 - a fixture, found by its name here
-from tests.timescale.project import COMPRESSION, MEAN, RETENTION, Project, daily, declare, step
+from tests.timescale.project import COMPRESSION, MEAN, RETENTION, Project, daily, declare, step, stop_jobs
 
 DAY = timedelta(days=1)
 
@@ -36,6 +36,7 @@ RUNS = """
 
 
 async def test_compression_and_policies_are_told_with_their_last_runs(project: Project) -> None:
+    await stop_jobs(project)
     await step(project, declare(daily(COMPRESSION + RETENTION + MEAN)))
     connection: asyncpg.Connection[asyncpg.Record] = await project.engine.get_new_connection()
     try:

@@ -109,7 +109,7 @@ def _replace_view(reader: Reader) -> Finding:
 def _create_materialized_view(reader: Reader) -> Finding:
     reader.take("if", "not", "exists")
     view = Hold(reader.take_path(), Lock.NEW)
-    # An aggregate of TimescaleDB's puts a trigger on the table.
+    # An aggregate of TimescaleDB's puts a trigger on the table, up to version 2.22.
     continuous = reader.contains(".", "continuous")
     filled = not reader.contains("with", "no", "data")
     holds, work = _add_sources([view], reader, Work.GROWS if filled else Work.NOTHING)

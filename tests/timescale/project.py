@@ -163,6 +163,23 @@ async def is_community(project: Project) -> bool:
     )
 
 
+async def is_in_webassembly(project: Project) -> bool:
+    """Whether it is on Community's server of one session, rather than on the tests' own, which may be Community too."""
+    return await project.fetch("SELECT 1 WHERE version() ~ 'Emscripten'") != []
+
+
+async def stop_jobs(project: Project) -> None:
+    """Has TimescaleDB do nothing by itself in this database, where a test does it or compares what is there.
+
+    In WebAssembly it never does.
+    """
+    if await is_community(project):
+        await project.fetch(
+            "SELECT _timescaledb_functions.stop_background_workers() FROM pg_stat_activity "
+            "WHERE backend_type = 'TimescaleDB Background Worker Launcher'"
+        )
+
+
 async def step(project: Project, source: str) -> str:
     """Declares, generates, applies; the second time there is nothing to generate."""
     project.declare(source)

@@ -26,6 +26,7 @@ from tests.timescale.project import (
     declare,
     is_community,
     step,
+    stop_jobs,
     sum_up,
 )
 
@@ -49,6 +50,7 @@ async def compress(project: Project) -> None:
 
 
 async def test_rows_stay_through_every_change_of_their_table_and_back(project: Project) -> None:
+    await stop_jobs(project)
     whole = await prepare(project, "None")
     changes = [
         await step(project, declare(daily())),

@@ -25,7 +25,7 @@ from app.timescale.leftovers import has_leftovers
 from app.timescale.statements import ENABLE_TIMESCALE
 from tests.conftest import make_database, read_database, replace_database, run_command, run_sql
 from tests.test_startup import find_free_port
-from tests.timescale.project import MEAN, ROWS, Project, check, daily, declare, is_community, step
+from tests.timescale.project import MEAN, ROWS, Project, check, daily, declare, is_community, is_in_webassembly, step
 
 ONE = """
 class One(Declared, Table, tablename="one"):
@@ -184,7 +184,7 @@ async def test_an_aggregate_that_is_still_to_be_filled_is_to_be_migrated(
 async def test_an_index_that_is_made_after_the_transaction_is_expected_once_it_was(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if await is_community(project):
+    if await is_in_webassembly(project):
         pytest.skip("TimescaleDB in WebAssembly has no CONCURRENTLY")
     first = await write(project, ONE + "    size = Integer()\n")
     path = list_files(project.folder)[first]
@@ -212,7 +212,7 @@ async def test_an_index_that_is_made_after_the_transaction_is_expected_once_it_w
 async def test_a_declared_index_that_is_still_to_be_built_is_to_be_migrated(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if await is_community(project):
+    if await is_in_webassembly(project):
         pytest.skip("TimescaleDB in WebAssembly has no CONCURRENTLY")
     await step(project, ONE)
     indexed = ONE.replace('"one")', '"one", indexes=(Index("one_falling", ("one_id DESC",)),))')

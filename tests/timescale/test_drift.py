@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncpg
 import pytest
 
-from tests.timescale.project import Project, check, declare, is_community, step
+from tests.timescale.project import Project, check, declare, is_in_webassembly, step
 
 VALUE_KNOWN = "CHECK ((value >= (0)::double precision))"
 ON_TIMESTAMP = 'CREATE INDEX readings_timestamp ON readings USING {} ("timestamp")'
@@ -195,7 +195,7 @@ async def test_what_is_the_operator_s_is_no_difference_and_neither_is_the_order_
 
 
 async def test_an_index_that_is_not_valid_is_told_from_one_that_is(project: Project) -> None:
-    if await is_community(project):
+    if await is_in_webassembly(project):
         pytest.skip("TimescaleDB in WebAssembly has no CONCURRENTLY")
     await step(project, declare("None"))
     await run(

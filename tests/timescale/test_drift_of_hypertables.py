@@ -18,6 +18,7 @@ from tests.timescale.project import (
     declare,
     is_community,
     step,
+    stop_jobs,
 )
 
 FULL = COMPRESSION + RETENTION + MEAN
@@ -198,6 +199,7 @@ async def test_history_that_a_migration_left_without_raw_rows_is_in_step(project
 
 
 async def test_catching_up_gives_what_is_lacking_and_changes_nothing_else(project: Project) -> None:
+    await stop_jobs(project)
     await step(project, declare(daily(FULL)))
     await project.fetch("INSERT INTO machines VALUES ('A')")
     await project.fetch(ROWS)
@@ -246,14 +248,14 @@ async def test_a_foreign_key_that_is_switched_off_on_a_chunk_is_named(project: P
     await project.fetch("INSERT INTO machines VALUES ('A')")
     await project.fetch(ROWS)
     ((first, name),) = await project.fetch(
-        "SELECT conrelid::regclass::text, conname::text FROM pg_constraint WHERE contype = 'f' AND conrelid = "
+        "SELECT conrelid::regclass::text, quote_ident(conname) FROM pg_constraint WHERE contype = 'f' AND conrelid = "
         "(SELECT min(chunk::text) FROM show_chunks('readings') AS chunk)::regclass"
     )
     await project.fetch(
         "UPDATE pg_trigger SET tgenabled = 'D' WHERE tgisinternal AND tgrelid = $1::text::regclass", first
     )
     chunk = first.partition(".")[2]
-    assert await check(project) == (3, [f'foreign key readings."{name}" {ADDED} switched off on {chunk}'])
+    assert await check(project) == (3, [f"foreign key readings.{name} {ADDED} switched off on {chunk}"])
 
 
 async def test_the_settings_of_a_policy_are_compared(project: Project) -> None:

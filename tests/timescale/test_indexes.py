@@ -38,8 +38,8 @@ HIGH = 'Index("readings_high", ("machine_id", "timestamp DESC"), where="value > 
 HIGHER = 'Index("readings_high", ("machine_id", "timestamp DESC"), where="value > 7"),'
 ONCE = 'Index("machines_line_once", ("line",), where="line > 0", unique=True),'
 INDEXES = """
-SELECT replace(indexdef, 'public.', '') FROM pg_indexes JOIN pg_index ON indexrelid = indexname::regclass
-WHERE schemaname = 'public' AND indexname ~ 'high|line' AND indisvalid ORDER BY indexname
+SELECT replace(pg_get_indexdef(indexrelid), 'public.', '') FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid
+WHERE relnamespace = 'public'::regnamespace AND relname ~ 'high|line' AND indisvalid ORDER BY relname
 """
 
 

@@ -16,7 +16,19 @@ from app.timescale.definitions import Catalogue, read_catalogue
 from app.timescale.drift import find_differences
 from app.timescale.journal import take_lock
 from tests.conftest import ROOT
-from tests.timescale.project import COMPRESSION, MEAN, REAL, ROWS, Project, check, daily, declare, is_community, step
+from tests.timescale.project import (
+    COMPRESSION,
+    MEAN,
+    REAL,
+    ROWS,
+    Project,
+    check,
+    daily,
+    declare,
+    is_community,
+    is_in_webassembly,
+    step,
+)
 
 INDEXED = """
 from app.timescale.indexes import Index
@@ -150,7 +162,7 @@ async def test_a_run_that_is_killed_at_any_statement_is_brought_to_its_end_by_th
     project: Project, moment: str
 ) -> None:
     """Forwards and backwards by turns. Where a kill has left all as it was, the run that is killed next goes on from there."""
-    if moment == "sent" and await is_community(project):
+    if moment == "sent" and await is_in_webassembly(project):
         pytest.skip("TimescaleDB in WebAssembly answers a statement before it sees that nobody listens")
     names, known = await prepare(project)
     killed: dict[str, list[str]] = {"forwards": [], "backwards": []}

@@ -254,14 +254,21 @@ async def observe(connection: Connection, sql: str, pid: int) -> tuple[dict[str,
     return found, rewritten
 
 
-async def check_locks(connection: Connection, step: Step) -> bool:
-    """Runs a step in the transaction that is open, and compares the locks; whether it wrote a table anew."""
+async def check_locks(connection: Connection, step: Step, *, at_most: frozenset[str] = frozenset()) -> bool:
+    """Runs a step in the transaction that is open, and compares the locks; whether it wrote a table anew.
+
+    On the tables `at_most` they may be weaker than is said.
+    """
     said = {hold.table: hold.lock for hold in await resolve_holds(connection, step.holds)}
     said = {table: lock for table, lock in said.items() if lock is not Lock.NONE}
     found, rewritten = await observe(connection, step.sql, await connection.fetchval("SELECT pg_backend_pid()"))
     # Only DDL waits for these, and a statement doesn't name the tables behind a view.
     weak = {Lock.ACCESS_SHARE, Lock.ROW_SHARE}
-    assert {table: lock for table, lock in found.items() if lock not in weak or table in said} == said
+    found = {table: lock for table, lock in found.items() if lock not in weak or table in said}
+    for table in at_most & found.keys() & said.keys():
+        assert not said[table] < found[table]
+        found[table] = said[table]
+    assert found == said
     return rewritten
 
 
@@ -427,6 +434,10 @@ WAY = [
 ]
 
 
+# Where an aggregate comes or goes: from version 2.23 on TimescaleDB has no trigger for it on the table.
+NO_TRIGGER = frozenset({"readings"})
+
+
 async def test_our_own_steps_take_the_locks_that_are_said_of_them(project: Project) -> None:
     for statement in split_statements(READINGS):
         await project.fetch(statement)
@@ -443,7 +454,9 @@ async def test_our_own_steps_take_the_locks_that_are_said_of_them(project: Proje
                     continue  # its locks come and go with its own transactions
                 async with connection.transaction():
                     if community or (hypertables and step.needs.name == "HYPERTABLES"):
-                        await check_locks(connection, step)
+                        await check_locks(
+                            connection, step, at_most=NO_TRIGGER if "MATERIALIZED VIEW" in step.sql else frozenset()
+                        )
                         checked += 1
                     else:
                         await connection.execute(step.sql)
@@ -465,6 +478,6 @@ async def test_an_aggregate_of_a_raw_step_locks_its_table(project: Project) -> N
     connection = await project.engine.get_new_connection()
     try:
         async with connection.transaction():
-            await check_locks(connection, step)
+            await check_locks(connection, step, at_most=NO_TRIGGER)
     finally:
         await connection.close()

@@ -20,7 +20,7 @@ from app.timescale.retention import BATCH, LOCK, drop_all_expired, drop_expired
 from app.upkeep import drop_expired_rows
 from tests.conftest import hear, make_database
 from tests.test_startup import find_free_port
-from tests.timescale.project import Project, daily, declare, step
+from tests.timescale.project import Project, daily, declare, step, stop_jobs
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
@@ -134,6 +134,7 @@ async def test_rows_go_when_they_are_too_old_and_chunks_when_all_of_them_is(proj
 
 
 async def test_the_policy_of_community_drops_the_same_chunks_as_we_do_on_apache(project: Project) -> None:
+    await stop_jobs(project)
     await step(project, declare(daily(", retention=timedelta(days=30)")))
     await project.fetch("INSERT INTO machines VALUES ('A')")
     await project.fetch(HOURLY.format(60 * 24 - 1))

@@ -189,7 +189,8 @@ async def clear(project: Project) -> None:
 async def read_project(project: Project, url: str) -> dict[str, Any]:
     found = await read_all(url)
     found["rows"] = await project.fetch(ROWS)
-    found["hours"] = await project.fetch(HOURS) if await is_community(project) else None
+    has_hours = await project.fetch("SELECT FROM pg_class WHERE oid = to_regclass('readings_hourly')") != []
+    found["hours"] = await project.fetch(HOURS) if has_hours else None
     found["machines"] = await project.fetch("SELECT machine_id FROM machines ORDER BY 1")
     # An attempt that was cut off has used up a number.
     for name in ("migration", "journal"):
