@@ -62,6 +62,23 @@ BEGIN
 END $function$
 ;
 
+CREATE OR REPLACE FUNCTION note_deleted_reading()
+ RETURNS trigger
+ LANGUAGE plpgsql
+AS $function$
+DECLARE
+  hour timestamptz := date_bin('1 hour', OLD.timestamp, TIMESTAMPTZ '2000-01-03 00:00:00+00');
+  noted text := coalesce(current_setting('aurum.noted', true), '');
+  entry text := format(',%L %s,', OLD.machine_id, extract(epoch FROM hour));
+BEGIN
+  IF hour < date_bin('1 hour', clock_timestamp(), TIMESTAMPTZ '2000-01-03 00:00:00+00') AND position(entry IN noted) = 0 THEN
+    INSERT INTO rollup_changes (machine_id, bucket) VALUES (OLD.machine_id, hour);
+    PERFORM set_config('aurum.noted', right(noted || entry, 8000), true);
+  END IF;
+  RETURN NULL;
+END $function$
+;
+
 CREATE OR REPLACE FUNCTION note_rollup_changes()
  RETURNS trigger
  LANGUAGE plpgsql
@@ -337,7 +354,7 @@ CREATE TRIGGER chain_inserted BEFORE INSERT ON audit FOR EACH ROW EXECUTE FUNCTI
 
 CREATE TRIGGER refuse_change BEFORE DELETE OR UPDATE OR TRUNCATE ON audit FOR EACH STATEMENT EXECUTE FUNCTION refuse_audit_change();
 
-CREATE TRIGGER note_deleted AFTER DELETE ON raw_measurements REFERENCING OLD TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION note_rollup_changes();
+CREATE TRIGGER note_deleted AFTER DELETE ON raw_measurements FOR EACH ROW EXECUTE FUNCTION note_deleted_reading();
 
 CREATE TRIGGER note_inserted AFTER INSERT ON raw_measurements REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION note_rollup_changes();
 

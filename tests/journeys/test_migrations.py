@@ -27,6 +27,7 @@ BOOKKEEPING = ["migration", "migration_journal"]
 DERIVED = ["rollup_changes"]  # from readings, and made anew
 BY_HAND = (
     "function note_rollup_changes()",
+    "function note_deleted_reading()",
     "trigger raw_measurements.note_",
     "function chain_audit()",
     "function refuse_audit_change()",
