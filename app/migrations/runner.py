@@ -41,6 +41,7 @@ CATCHING_UP = "catching up"
 UNTOUCHED = "and all is as it was before it"
 AFTERWARDS = "A step after the migration's transaction"
 BEGINS = "and the next run begins with it"
+OVERTAKEN = "tuple concurrently "  # updated or deleted: PostgreSQL has no code of its own for it
 GOES_ON = "and the batches before that stay: the next run goes on from there"
 
 
@@ -205,14 +206,23 @@ async def _try_once(
             await run()
         except (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError) as error:
             return "; ".join(watched.blockers) or describe_error(error)
+        except asyncpg.InternalServerError as error:
+            # Another session has changed the same row of the catalogue, such as a policy of TimescaleDB at work.
+            if not str(error).startswith(OVERTAKEN):
+                raise MigrationFailed(_refuse(name, outcome, error)) from error
+            return "; ".join(watched.blockers) or describe_error(error)
         except (*UNREACHABLE, asyncpg.InterfaceError) as error:
             raise MigrationFailed(
                 f"The connection to the database was lost during {name[:1].lower()}{name[1:]}, which is done wholly or not at all: run this again "
                 "to see, and to go on."
             ) from error
         except asyncpg.PostgresError as error:
-            raise MigrationFailed(f"{name} was refused by the database, {outcome}: {describe_error(error)}.") from error
+            raise MigrationFailed(_refuse(name, outcome, error)) from error
     return None
+
+
+def _refuse(name: str, outcome: str, error: asyncpg.PostgresError) -> str:
+    return f"{name} was refused by the database, {outcome}: {describe_error(error)}."
 
 
 async def _run_recorded(

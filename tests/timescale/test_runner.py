@@ -29,7 +29,7 @@ from app.timescale.journal import LOCK, name_user
 from app.timescale.leftovers import CREATE_STEPS
 from tests.conftest import ROOT, find_program, make_database, make_environ, read_database, run_command, run_sql
 from tests.test_migrations import fetch
-from tests.timescale.project import Project, is_community
+from tests.timescale.project import Project, is_in_webassembly
 
 ONE = """
 class One(Declared, Table, tablename="one"):
@@ -100,6 +100,32 @@ async def test_a_migration_gives_way_to_a_long_reader_and_comes_again(
     assert ": attempt 2 of 15 in 0." in said[0]
     assert ": applied in " in said[-1]
     assert await project.fetch("SELECT more FROM one") == []
+
+
+async def test_a_migration_that_another_session_overtakes_in_the_catalogue_comes_again(
+    empty_database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where a policy of TimescaleDB at work meets the migration that drops its aggregate."""
+    project = Project(tmp_path, empty_database_url, monkeypatch)
+    monkeypatch.setattr(runner, "LONGEST_PAUSE", 0.1)
+    function = "CREATE OR REPLACE FUNCTION tell() RETURNS int LANGUAGE sql AS 'SELECT {}'"
+    await project.fetch(function.format(1))
+    migration = await project.write_raw(function.format(3))
+    other = await asyncpg.connect(empty_database_url)
+    try:
+        await other.execute("BEGIN")
+        await other.execute(function.format(2))
+        running = asyncio.create_task(project.forwards())
+        waiting = "SELECT count(*)::int FROM pg_locks WHERE locktype = 'transactionid' AND NOT granted"
+        while not running.done() and await other.fetchval(waiting) == 0:  # noqa: ASYNC110 - the server has no event for it
+            await asyncio.sleep(0.02)
+        await other.execute("COMMIT")
+        said = await running
+    finally:
+        await other.close()
+    assert said[0].startswith(f"{migration} gave way to ")
+    assert said[-1].startswith(f"{migration}  by hand: applied in ")
+    assert await project.fetch("SELECT tell()") == [(3,)]
 
 
 async def test_a_reader_that_never_ends_is_named_and_nothing_is_changed(
@@ -349,7 +375,7 @@ async def test_two_files_with_one_id_are_refused(project: Project) -> None:
 
 
 async def test_a_statement_after_the_transaction_runs_by_itself_and_again_when_it_was_cut_off(project: Project) -> None:
-    if await is_community(project):
+    if await is_in_webassembly(project):
         pytest.skip("TimescaleDB in WebAssembly has no CONCURRENTLY")
     first = await write(project, ONE + "    size = Integer()\n")
     path = list_files(project.folder)[first]
