@@ -13,6 +13,7 @@ import httpx
 import msgspec
 import pytest
 
+from app.database import EditionName, probe_edition
 from app.ingest import merging, store
 from tests.client import ServiceClient
 from tests.conftest import make_database, read_database, run_service
@@ -150,6 +151,58 @@ async def test_the_same_batches_from_two_clients_are_stored_once(
     assert sum(answer["duplicates"] for answer in answers) == 3000
     assert sum(answer["conflicts"] for answer in answers) == 0
     assert await connection.fetchval("SELECT count(*) FROM raw_measurements") == 1000
+
+
+COMPRESS = (
+    "ALTER TABLE raw_measurements SET (timescaledb.compress, timescaledb.compress_segmentby = 'machine_id', "
+    "timescaledb.compress_orderby = 'timestamp DESC')",
+    "SELECT compress_chunk(chunk) FROM show_chunks('raw_measurements') AS chunk",
+)
+
+
+async def compress_all(connection: Connection) -> None:
+    edition = await probe_edition(connection, timescale="auto")
+    if edition.name is not EditionName.COMMUNITY:
+        pytest.skip("this edition compresses nothing")
+    for statement in COMPRESS:
+        await connection.execute(statement)
+
+
+async def test_readings_that_are_compressed_are_merged_like_any_other(
+    service: ServiceClient, connection: Connection
+) -> None:
+    await service.register("PRESS-1")
+    await service.ingest([reading(timestamp=second * 1000, a=second) for second in range(3000)])
+    await compress_all(connection)
+    chunk = await connection.fetchval("SELECT show_chunks('raw_measurements')::text")
+    assert await service.ingest([reading(timestamp=second * 1000, a=second) for second in range(3000)]) == {
+        "accepted": 0,
+        "duplicates": 3000,
+        "conflicts": 0,
+        "rejectedCount": 0,
+        "rejected": [],
+    }
+    assert await connection.fetchval(f"SELECT count(*)::int FROM ONLY {chunk}") == 0  # nothing was unpacked for it
+    answer = await service.ingest([reading(timestamp=0, b=1), reading(timestamp=1, a=7), reading(timestamp=2000, a=9)])
+    assert [answer[each] for each in ("accepted", "duplicates", "conflicts")] == [2, 0, 1]
+    answer = await service.ingest([reading(timestamp=1000, a=5), reading(timestamp=3000, a=3)], onConflict="overwrite")
+    assert [answer[each] for each in ("accepted", "duplicates", "conflicts")] == [0, 1, 1]
+    rows = await connection.fetch("SELECT timestamp, metrics FROM raw_measurements ORDER BY timestamp LIMIT 4")
+    assert [msgspec.json.decode(row["metrics"]) for row in rows] == [{"a": 0, "b": 1}, {"a": 7}, {"a": 5}, {"a": 2}]
+    assert await connection.fetchval("SELECT count(*)::int FROM raw_measurements") == 3001
+
+
+async def test_clients_that_add_to_the_same_compressed_reading_lose_nothing(
+    service: ServiceClient, connection: Connection
+) -> None:
+    await service.register("PRESS-1")
+    await service.ingest(reading(a=0))
+    await compress_all(connection)
+    answers = await asyncio.gather(
+        *(service.ingest({**reading(), "metrics": {f"m{number}": number}}) for number in range(20))
+    )
+    assert sum(answer["accepted"] for answer in answers) == 20
+    assert (await stored(connection))[0][2] == {"a": 0, **{f"m{number}": number for number in range(20)}}
 
 
 async def test_an_empty_array_is_no_error(service: ServiceClient) -> None:

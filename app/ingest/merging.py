@@ -10,9 +10,14 @@ from typing import TypeAlias
 import msgspec
 
 from app.database import Connection
+from app.errors import DatabaseBusy
 from app.ingest.merge import OnConflict, Outcome, merge_metrics
 
 Key: TypeAlias = tuple[str, datetime]
+
+# A compressed batch is unpacked for one reading of it, and a transaction may unpack so many rows: by default 100,000, which
+# a hundred readings come to.
+_UNPACK_ALL = "SET LOCAL timescaledb.max_tuples_decompressed_per_dml_transaction = 0"
 
 CHUNK = 2_000  # keys of one statement; between two of them the process sees to its other clients
 
@@ -57,12 +62,16 @@ async def plan_for_inserts(connection: Connection) -> None:
     await connection.execute("SET plan_cache_mode = force_generic_plan")
 
 
-async def merge_rows(connection: Connection, items: Sequence[Item]) -> MergedRows:
-    """Stores them all, and says what became of each."""
+async def merge_rows(connection: Connection, items: Sequence[Item], *, locking: bool = True) -> MergedRows:
+    """Stores them all, and says what became of each.
+
+    Rows that are there are locked, which TimescaleDB refuses where they are compressed (FeatureNotSupportedError). Without
+    `locking` they aren't, and where somebody else has changed one meanwhile it raises DatabaseBusy.
+    """
     merged = MergedRows([None] * len(items), [], [])
     groups = await asyncio.to_thread(_group, items) if len(items) > CHUNK else _group(items)
     for start in range(0, len(groups), CHUNK):
-        await _merge_chunk(connection, items, dict(groups[start : start + CHUNK]), merged)
+        await _merge_chunk(connection, items, dict(groups[start : start + CHUNK]), merged, locking)
     return merged
 
 
@@ -76,7 +85,7 @@ def _group(items: Sequence[Item]) -> Groups:
 
 
 async def _merge_chunk(
-    connection: Connection, items: Sequence[Item], groups: dict[Key, list[int]], merged: MergedRows
+    connection: Connection, items: Sequence[Item], groups: dict[Key, list[int]], merged: MergedRows, locking: bool
 ) -> None:
     """Inserts what is new and merges the rest."""
     fresh: dict[Key, str] = {}
@@ -91,11 +100,16 @@ async def _merge_chunk(
     changed: dict[Key, str] = {}
     if known := [key for key in groups if key not in inserted]:
         await connection.execute("SET LOCAL plan_cache_mode = force_custom_plan")
-        for key, stored in (await _lock_stored(connection, known)).items():
-            settled[key] = _settle(stored, items, groups[key])
-            if settled[key].metrics != stored:
+        stored = await _read_stored(connection, known, locking)
+        for key, text in stored.items():
+            metrics = _metrics.decode(text)
+            settled[key] = _settle(metrics, items, groups[key])
+            if settled[key].metrics != metrics:
                 changed[key] = _encode(settled[key].metrics)
-        await _update(connection, changed)
+        if changed:
+            if not locking:
+                await connection.execute(_UNPACK_ALL)
+            await _update(connection, changed, stored)
         await connection.execute("SET LOCAL plan_cache_mode = force_generic_plan")
     for key, places in groups.items():
         for place, outcome in zip(places, settled[key].outcomes, strict=True):
@@ -152,40 +166,42 @@ async def _insert(connection: Connection, rows: dict[Key, str]) -> set[Key]:
     return {(row["machine_id"], row["timestamp"]) for row in found}
 
 
-async def _lock_stored(connection: Connection, keys: Sequence[Key]) -> dict[Key, dict[str, float]]:
+async def _read_stored(connection: Connection, keys: Sequence[Key], locking: bool) -> dict[Key, str]:
+    """The metrics of those that there are, in PostgreSQL's own words."""
     # The bounds are there for the planner: a hypertable then opens the chunks of the batch's range alone.
     machines, times = _columns(keys)
     found = await connection.fetch(
-        """
+        f"""
         SELECT stored.machine_id, stored.timestamp, stored.metrics
         FROM unnest($1::text[], $2::timestamptz[]) AS wanted (machine_id, timestamp)
         JOIN raw_measurements AS stored USING (machine_id, timestamp)
         WHERE stored.timestamp BETWEEN $3 AND $4
         ORDER BY stored.machine_id, stored.timestamp
-        FOR UPDATE OF stored
+        {"FOR UPDATE OF stored" if locking else ""}
         """,
         machines,
         times,
         min(times),
         max(times),
     )
-    return {(row["machine_id"], row["timestamp"]): _metrics.decode(row["metrics"]) for row in found}
+    return {(row["machine_id"], row["timestamp"]): row["metrics"] for row in found}
 
 
-async def _update(connection: Connection, rows: dict[Key, str]) -> None:
-    if not rows:
-        return
+async def _update(connection: Connection, rows: dict[Key, str], stored: dict[Key, str]) -> None:
     machines, times = _columns(list(rows))
-    await connection.execute(
+    done = await connection.execute(
         """
         UPDATE raw_measurements AS stored SET metrics = wanted.metrics
-        FROM unnest($1::text[], $2::timestamptz[], $3::jsonb[]) AS wanted (machine_id, timestamp, metrics)
+        FROM unnest($1::text[], $2::timestamptz[], $3::jsonb[], $4::jsonb[]) AS wanted (machine_id, timestamp, metrics, known)
         WHERE stored.machine_id = wanted.machine_id AND stored.timestamp = wanted.timestamp
-          AND stored.timestamp BETWEEN $4 AND $5
+          AND stored.timestamp BETWEEN $5 AND $6 AND stored.metrics = wanted.known
         """,
         machines,
         times,
         list(rows.values()),
+        [stored[key] for key in rows],
         min(times),
         max(times),
     )
+    if done != f"UPDATE {len(rows)}":
+        raise DatabaseBusy("Others changed the same readings at the same time: try again in a moment.")

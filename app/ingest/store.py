@@ -79,12 +79,12 @@ class Store:
 
     async def write(self, connection: Connection, batches: Sequence[Batch]) -> list[Tally]:
         """Stores all of them in one transaction; a row that the database refuses is left out of a batch that is alone."""
-        merging, splitting = self._be_cautious(), False
+        merging, splitting, locking = self._be_cautious(), False, True
         attempts = 0
         while True:
             try:
                 with translate_errors():
-                    return await self._write_once(connection, batches, merging, splitting)
+                    return await self._write_once(connection, batches, merging, splitting, locking)
             except DatabaseBusy:
                 attempts += 1
                 if attempts == ATTEMPTS:
@@ -92,6 +92,10 @@ class Store:
                 # Apart from each other, or the same two would meet again; merged, since that locks in one order.
                 await asyncio.sleep(random.uniform(0, 0.05 * 2**attempts))  # noqa: S311 - no secret
                 merging = True
+            except asyncpg.FeatureNotSupportedError:
+                if not locking:
+                    raise
+                merging, locking = True, False  # TimescaleDB locks no row that is compressed
             except REFUSED as error:
                 if isinstance(error, asyncpg.UniqueViolationError) and not merging:
                     self._penalty = self._caution = min(2 * self._penalty + 1, MOST_CAUTION)
@@ -110,15 +114,17 @@ class Store:
         return False
 
     async def _write_once(
-        self, connection: Connection, batches: Sequence[Batch], merging: bool, splitting: bool
+        self, connection: Connection, batches: Sequence[Batch], merging: bool, splitting: bool, locking: bool
     ) -> list[Tally]:
         tallies = [Tally(Counter(), {}) for _ in batches]
         published: Publication | None = None
         try:
             async with connection.transaction():
                 await self._refuse_unknown(connection, batches, tallies)
-                write = _merge if merging else _copy
-                written = await write(connection, batches, tallies, splitting)
+                if merging:
+                    written = await _merge(connection, batches, tallies, splitting, locking)
+                else:
+                    written = await _copy(connection, batches, tallies)
                 if written:
                     published = await publish_event(connection, Topic.MEASUREMENTS, written)
         except Exception:
@@ -187,9 +193,7 @@ def _tell_written(keys: Iterable[Key]) -> dict[str, list[int]]:
     return written
 
 
-async def _copy(
-    connection: Connection, batches: Sequence[Batch], tallies: Sequence[Tally], _: bool
-) -> dict[str, list[int]]:
+async def _copy(connection: Connection, batches: Sequence[Batch], tallies: Sequence[Tally]) -> dict[str, list[int]]:
     """Raises UniqueViolationError where a row is stored already, or is there twice."""
     kept = [_keep_rows(batch, tally) for batch, tally in zip(batches, tallies, strict=True)]
     if not any(kept):
@@ -205,7 +209,7 @@ async def _copy(
 
 
 async def _merge(
-    connection: Connection, batches: Sequence[Batch], tallies: Sequence[Tally], splitting: bool
+    connection: Connection, batches: Sequence[Batch], tallies: Sequence[Tally], splitting: bool, locking: bool
 ) -> dict[str, list[int]]:
     items: list[Item] = []
     origins: list[tuple[Batch, Tally, int]] = []
@@ -216,7 +220,7 @@ async def _merge(
                 items.append(Item((machine_id, timestamp), metrics, on_conflict))
                 origins.append((batch, tally, index))
     merge = _merge_by_halves if splitting else merge_rows
-    merged = await merge(connection, items)
+    merged = await merge(connection, items, locking=locking)
     for (_, tally, index), outcome in zip(origins, merged.outcomes, strict=True):
         if outcome is None:
             tally.refused[index] = (RejectionCode.REFUSED_BY_DATABASE, "a rule of the database refuses the reading.")
@@ -229,17 +233,17 @@ async def _merge(
     return _tell_written(merged.written)
 
 
-async def _merge_by_halves(connection: Connection, items: Sequence[Item]) -> MergedRows:
+async def _merge_by_halves(connection: Connection, items: Sequence[Item], *, locking: bool) -> MergedRows:
     """Merges what the database takes, whatever lies beside it; None is the outcome of what it refuses."""
     try:
         async with connection.transaction():
-            return await merge_rows(connection, items)
+            return await merge_rows(connection, items, locking=locking)
     except REFUSED:
         if len(items) == 1:
             return MergedRows([None], [], [])
     middle = len(items) // 2
-    first = await _merge_by_halves(connection, items[:middle])
-    second = await _merge_by_halves(connection, items[middle:])
+    first = await _merge_by_halves(connection, items[:middle], locking=locking)
+    second = await _merge_by_halves(connection, items[middle:], locking=locking)
     moved = [msgspec.structs.replace(each, place=each.place + middle) for each in second.replaced]
     written = list(dict.fromkeys(first.written + second.written))
     return MergedRows(first.outcomes + second.outcomes, written, first.replaced + moved)
