@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import asyncpg
 import pytest
 
+from app.database import EditionName, probe_edition
 from tests.client import ServiceClient
 
 FIELDS = """
@@ -41,6 +43,25 @@ def told(answer: Any) -> Any:
 
 async def record(service: ServiceClient, on_conflict: str = "KEEP", **changes: Any) -> Any:
     return (await service.ask(ONE, input={**PREDICTION, **changes}, onConflict=on_conflict))["recordPrediction"]
+
+
+async def test_a_prediction_that_is_compressed_is_known_and_may_be_replaced(
+    service: ServiceClient, connection: asyncpg.Connection[asyncpg.Record]
+) -> None:
+    edition = await probe_edition(connection, timescale="auto")
+    if edition.name is not EditionName.COMMUNITY:
+        pytest.skip("this edition compresses nothing")
+    await service.register("A")
+    recorded = await record(service)
+    await connection.execute(
+        "ALTER TABLE predictions SET (timescaledb.compress, timescaledb.compress_segmentby = 'machine_id')"
+    )
+    await connection.execute("SELECT compress_chunk(chunk) FROM show_chunks('predictions') AS chunk")
+    assert await record(service) == recorded
+    await connection.execute("SELECT compress_chunk(chunk) FROM show_chunks('predictions') AS chunk")
+    replaced = await record(service, on_conflict="OVERWRITE", riskScore=0.5)
+    assert replaced == {**recorded, "riskScore": 0.5}
+    assert await record(service, riskScore=0.5) == replaced
 
 
 async def test_a_prediction_is_recorded_and_is_the_machines_latest(service: ServiceClient) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from uuid import uuid4
 
+import asyncpg
 import msgspec
 
 from app.access.audit import Deed, Subject, describe_change, record_changes
@@ -57,9 +58,27 @@ async def _record(
     places: Sequence[str | None],
     deed: Deed,
 ) -> list[StoredPrediction]:
+    try:
+        return await _record_once(database, forecasts, on_conflict, places, deed)
+    except asyncpg.FeatureNotSupportedError:
+        return await _record_once(database, forecasts, on_conflict, places, deed, packed=True)
+
+
+async def _record_once(
+    database: Database,
+    forecasts: Sequence[Forecast],
+    on_conflict: OnConflict,
+    places: Sequence[str | None],
+    deed: Deed,
+    *,
+    packed: bool = False,
+) -> list[StoredPrediction]:
+    """Raises FeatureNotSupportedError where one that is stored is compressed, unless it is said to be `packed`."""
     async with database.transaction() as connection:
         wanted = await _check(connection, forecasts, places)
         written = await _insert(connection, list(wanted.values()))
+        if packed:
+            await _unpack(connection, [each for key, each in wanted.items() if key not in written])
         stored = await find_predictions(connection, [key for key in wanted if key not in written], locked=True)
         changed = {key: wanted[key] for key, known in stored.items() if not known.says(wanted[key])}
         if on_conflict is OnConflict.KEEP:
@@ -124,6 +143,24 @@ async def _insert(connection: Connection, forecasts: Sequence[Forecast]) -> dict
         msgspec.json.encode(rows).decode(),
     )
     return {each.key: each for each in map(decode_prediction, found)}
+
+
+async def _unpack(connection: Connection, forecasts: Sequence[Forecast]) -> None:
+    """TimescaleDB locks no row that is compressed, and unpacks what is written, be it the same again."""
+    times = [forecast.timestamp for forecast in forecasts]
+    # It unpacks a whole batch for each, and no more rows than this in a transaction unless told so.
+    await connection.execute("SET LOCAL timescaledb.max_tuples_decompressed_per_dml_transaction = 0")
+    await connection.execute(
+        """
+        UPDATE predictions AS stored SET risk_score = stored.risk_score
+        FROM jsonb_populate_recordset(NULL::predictions, $1::jsonb) AS given
+        WHERE stored.machine_id = given.machine_id AND stored.timestamp = given.timestamp
+          AND stored.model_version = given.model_version AND stored.timestamp BETWEEN $2 AND $3
+        """,
+        msgspec.json.encode(forecasts).decode(),
+        min(times),
+        max(times),
+    )
 
 
 async def _overwrite(connection: Connection, forecasts: Sequence[Forecast]) -> dict[PredictionKey, StoredPrediction]:
