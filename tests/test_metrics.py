@@ -244,10 +244,11 @@ async def test_the_versions_are_told(service: ServiceClient, connection: Connect
     (labels, value), *others = (await scrape(service)).list_samples("aurumai_info")
     postgres = await connection.fetchval("SELECT split_part(current_setting('server_version'), ' ', 1)")
     timescale = await connection.fetchval("SELECT extversion FROM pg_extension WHERE extname = 'timescaledb'")
+    licence = await connection.fetchval("SELECT current_setting('timescaledb.license', true)")
     assert (value, others) == (1, [])
     assert labels == {
         "version": "0.1.0",
-        "edition": "none" if timescale is None else "apache",
+        "edition": "none" if timescale is None else {"apache": "apache", "timescale": "community"}[licence],
         "postgresql": postgres,
         "timescaledb": timescale or "",
     }
