@@ -32,6 +32,9 @@ READ_ONLY = "The database takes no changes just now, since it is read-only, as a
 NO_ROOM = "The database has no room to work in just now, on its disk or in memory: try again in a moment."
 # Every statement fails where a database has another version of TimescaleDB than the server can load.
 NO_LIBRARY = "The server doesn't have the version of an extension that this database uses, TimescaleDB's most likely"
+# What PostgreSQL says, with the code of an internal error, where another session has changed the catalogue under a statement:
+# a policy of TimescaleDB at work, or its upgrade.
+OVERTAKEN = ("tuple concurrently ", "could not open relation with OID ")
 NO_RIGHT = "The database refuses the role of DATABASE_URL"
 BAD_CHARACTER = "A text has a character that can't be stored or looked for, such as NUL."
 
@@ -249,13 +252,20 @@ def translate_errors() -> Iterator[None]:
     except asyncpg.ReadOnlySQLTransactionError as error:
         # A primary that became a replica, or whose disk is nearly full: whoever sends must not take it for the end of it.
         raise DatabaseUnavailable(READ_ONLY) from error
-    except (asyncpg.DeadlockDetectedError, asyncpg.SerializationError) as error:
+    except (asyncpg.DeadlockDetectedError, asyncpg.SerializationError, asyncpg.InternalServerError) as error:
+        _require_collision(error)
         raise DatabaseBusy("Others changed the same rows at the same time: try again in a moment.") from error
     except (asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
         # asyncpg says this of a connection or pool that has just gone, but of a wrong use of it too, which is a bug.
         if "clos" in str(error) or _tells_of_a_farewell(error):
             raise DatabaseUnavailable(AWAY) from error
         raise
+
+
+def _require_collision(error: asyncpg.PostgresError) -> None:
+    """Raises an internal error that tells of anything else."""
+    if isinstance(error, asyncpg.InternalServerError) and not str(error).startswith(OVERTAKEN):
+        raise error
 
 
 def _tells_of_a_farewell(error: BaseException | None) -> bool:

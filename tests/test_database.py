@@ -27,7 +27,7 @@ from app.database import (
     probe_edition,
 )
 from app.engine import UNREACHABLE, Engine, make_engine
-from app.errors import DatabaseUnavailable, EditionMissing, InvalidInput, QueryTimeout, StartupRefused
+from app.errors import DatabaseBusy, DatabaseUnavailable, EditionMissing, InvalidInput, QueryTimeout, StartupRefused
 from tests.conftest import replace_database
 
 AGAIN = "The database can't be reached just now: try again in a moment."
@@ -246,6 +246,34 @@ async def test_a_session_is_as_new_for_the_next_unless_it_was_only_read_from(emp
                 await connection.fetchval("SELECT 1 / 0")
         async with database.reading() as connection:
             assert await connection.fetchval(shown) == usual
+
+
+async def test_a_statement_that_another_session_overtakes_in_the_catalogue_may_be_tried_again(
+    database: Database, empty_database_url: str
+) -> None:
+    """As while TimescaleDB is upgraded: it is nothing that the service has done wrong."""
+    function = "CREATE OR REPLACE FUNCTION tell() RETURNS int LANGUAGE sql AS 'SELECT {}'"
+    other = await asyncpg.connect(empty_database_url)
+    try:
+        await other.execute(function.format(1))
+        await other.execute("BEGIN")
+        await other.execute(function.format(2))
+
+        async def replace() -> None:
+            async with database.connection() as connection:
+                await connection.execute(function.format(3))
+
+        replacing = asyncio.create_task(replace())
+        waiting = "SELECT count(*)::int FROM pg_locks WHERE locktype = 'transactionid' AND NOT granted"
+        while not replacing.done() and await other.fetchval(waiting) == 0:  # noqa: ASYNC110 - the server has no event for it
+            await asyncio.sleep(0.02)
+        await other.execute("COMMIT")
+        with pytest.raises(
+            DatabaseBusy, match=r"^Others changed the same rows at the same time: try again in a moment\.$"
+        ):
+            await replacing
+    finally:
+        await other.close()
 
 
 async def test_a_statement_that_runs_too_long_is_stopped(empty_database_url: str) -> None:

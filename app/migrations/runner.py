@@ -19,7 +19,7 @@ import asyncpg
 from piccolo.apps.migrations.tables import Migration
 from piccolo.conf.apps import AppConfig, MigrationModule
 
-from app.database import CLOSE_TIMEOUT, describe_error, explain_refusal, translate_errors
+from app.database import CLOSE_TIMEOUT, OVERTAKEN, describe_error, explain_refusal, translate_errors
 from app.engine import UNREACHABLE, Engine
 from app.errors import MigrationFailed, MigrationRefused
 from app.migrations.losses import require_no_losses
@@ -41,7 +41,6 @@ CATCHING_UP = "catching up"
 UNTOUCHED = "and all is as it was before it"
 AFTERWARDS = "A step after the migration's transaction"
 BEGINS = "and the next run begins with it"
-OVERTAKEN = "tuple concurrently "  # updated or deleted: PostgreSQL has no code of its own for it
 GOES_ON = "and the batches before that stay: the next run goes on from there"
 
 
@@ -207,7 +206,6 @@ async def _try_once(
         except (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError) as error:
             return "; ".join(watched.blockers) or describe_error(error)
         except asyncpg.InternalServerError as error:
-            # Another session has changed the same row of the catalogue, such as a policy of TimescaleDB at work.
             if not str(error).startswith(OVERTAKEN):
                 raise MigrationFailed(_refuse(name, outcome, error)) from error
             return "; ".join(watched.blockers) or describe_error(error)
