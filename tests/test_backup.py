@@ -355,7 +355,11 @@ async def test_compressed_chunks_aggregates_and_policies_come_back(
     community.reset()
     restored = await restore(community.dsn, file)
 
-    assert restored.remaining == ("The backup is older than this code: run invoke migrate.",)
+    # Its migrations are the test's own.
+    assert restored.remaining == (
+        "The backup is older than this code: run invoke migrate.",
+        "The backup is of a later release than this code, which refuses the database: run that release.",
+    )
     assert await read_everything(community.dsn) == before
     assert await read_definitions(community.dsn) == definitions
     assert await fetch(community.dsn, shown) == hours
@@ -605,6 +609,17 @@ async def test_a_backup_that_the_server_has_no_place_for_is_refused(
         await restore(empty_database_url, backup.path)
     assert message in str(refused.value)
     assert await count_objects(empty_database_url) == 0
+
+
+async def test_a_backup_of_a_later_release_comes_back_and_says_which_code_it_needs(
+    backup: Backup, empty_database_url: str
+) -> None:
+    migrations = (*backup.manifest.contents.migrations, "2999-01-01T00:00:00:000000")
+    change_manifest(backup.path, migrations=migrations)
+    restored = await restore(empty_database_url, backup.path)
+    assert restored.remaining == (
+        "The backup is of a later release than this code, which refuses the database: run that release.",
+    )
 
 
 async def test_rows_that_are_not_the_backup_s_are_told_and_never_pass(backup: Backup, empty_database_url: str) -> None:

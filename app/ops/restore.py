@@ -167,8 +167,11 @@ async def _finish(session: Connection, contents: Contents, token: str) -> tuple[
 
 async def _find_remaining(session: Connection, contents: Contents, edition: EditionName) -> tuple[str, ...]:
     found = []
-    if [name for name in list_migrations() if name not in contents.migrations]:
+    known = set(list_migrations())
+    if known - set(contents.migrations):
         found.append("The backup is older than this code: run invoke migrate.")
+    if set(contents.migrations) - known:
+        found.append("The backup is of a later release than this code, which refuses the database: run that release.")
     gained = edition is not contents.edition and edition is not EditionName.NONE
     if gained or (contents.edition is EditionName.NONE and await list_timescale_versions(session)):
         found.append("The server can do more for the tables than the one they come from: run invoke timescale-apply.")
