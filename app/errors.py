@@ -34,7 +34,7 @@
         ├── OperationNotListed  OPERATION_NOT_LISTED   a GraphQL document that isn't among those that may be executed
         ├── UnsupportedMediaType UNSUPPORTED_MEDIA_TYPE
         ├── PayloadTooLarge     PAYLOAD_TOO_LARGE      more than a limit; the message names the setting
-        ├── RequestTimeout      REQUEST_TIMEOUT        a body that stopped arriving
+        ├── RequestTimeout      REQUEST_TIMEOUT        a body that stopped arriving, or trickles
         ├── NotFound            NOT_FOUND
         ├── AlreadyExists       ALREADY_EXISTS
         ├── Conflict            CONFLICT               something else is stored under the same key

@@ -9,10 +9,12 @@ import re
 from contextlib import suppress
 from typing import Any
 
+import asyncpg
 import msgspec
 import pytest
 import websockets
 
+from app.ingest import stall
 from app.ops import protocol
 from app.ops.headers import ALWAYS, UNLESS_GIVEN
 from tests.client import ServiceClient
@@ -368,6 +370,67 @@ async def test_half_an_operation_and_then_silence_is_given_up(impatient: None, s
     assert pick(headers) == SAFE
 
 
+HEAD = b"POST %b HTTP/1.1\r\nHost: localhost\r\nContent-Type: %b\r\nConnection: close\r\nContent-Length: %d\r\n\r\n"
+
+
+async def test_an_operation_that_trickles_is_given_up_and_one_that_goes_on_is_not(
+    impatient: None, service: ServiceClient
+) -> None:
+    content = msgspec.json.encode(ASK) + b" " * 4_000
+    head = HEAD % (b"/graphql", b"application/json", len(content))
+    status, _, body = read_error(await exchange(service, head, *[b" "] * 100, wait=0.01))
+    assert status == 408
+    assert body == {
+        "code": "REQUEST_TIMEOUT",
+        "message": "Nothing of the body arrived for 0.2 s, or less than 240 bytes a second.",
+    }
+    # Longer than a pause may be, in pieces that are quick enough.
+    pieces = [content[n : n + 100] for n in range(0, len(content), 100)]
+    answer = await exchange(service, head, *pieces, wait=0.02)
+    assert answer.startswith(b"HTTP/1.1 200 OK")
+
+
+async def test_readings_that_trickle_are_given_up_and_what_is_durable_is_told(
+    service: ServiceClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stall, "STALL", 0.2)
+    await service.register("A")
+    line = b'{"machine_id":"A","timestamp":%d,"metrics":{"a":1}}\n'
+    # The batch before the last is durable once this one is read.
+    lines = b"".join(line % (n * 1000) for n in range(12_000))
+    head = HEAD % (b"/ingest", b"application/x-ndjson", 10 * len(lines))
+    status, _, body = read_error(await exchange(service, head, lines, *[b" "] * 100, wait=0.01))
+    assert (status, body["code"]) == (408, "REQUEST_TIMEOUT")
+    assert body["message"] == (
+        "Less than 240 bytes a second of the body arrived: send it again, once it is there as a whole. What is under "
+        "`durable` is stored, and needn't be sent again."
+    )
+    durable: Any = body["durable"]
+    assert durable["lines"] == durable["accepted"] > 1_000
+    # Longer than a pause may be, in pieces that are quick enough.
+    pieces = [b"".join(line % (n * 1000) for n in range(m, m + 10)) for m in range(0, 400, 10)]
+    head = HEAD % (b"/ingest", b"application/x-ndjson", sum(map(len, pieces)))
+    assert b'"duplicates":400' in await exchange(service, head, *pieces, wait=0.02)
+
+
+async def test_a_body_that_the_service_itself_does_not_take_is_waited_for(
+    impatient: None,
+    service: ServiceClient,
+    connection: asyncpg.Connection[asyncpg.Record],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(stall, "STALL", 0.2)
+    await service.register("A")
+    lines = b"".join(b'{"machine_id":"A","timestamp":%d,"metrics":{"a":1}}\n' % n for n in range(30_000))
+    await connection.execute("BEGIN; LOCK TABLE raw_measurements IN ACCESS EXCLUSIVE MODE")
+    head = HEAD % (b"/ingest", b"application/x-ndjson", len(lines))
+    sending = asyncio.create_task(exchange(service, head + lines))
+    await asyncio.sleep(1)  # longer than any pause may be
+    assert not sending.done()
+    await connection.execute("ROLLBACK")
+    assert b'"accepted":30000' in await sending
+
+
 async def test_who_does_not_take_an_answer_is_cut_off(impatient: None, service: ServiceClient) -> None:
     await service.register("A")
     await service.ingest([{"machine_id": "A", "timestamp": n, "metrics": {"a": n}} for n in range(10_000)])
@@ -433,6 +496,21 @@ async def test_an_offer_to_go_on_in_http_2_is_passed_over_and_the_body_is_read(
     answers = await exchange(service, head + b"\r\n" + content, last + b"\r\n" + content, wait=0.05)
     assert answers.count(b"HTTP/1.1 200 OK") == 2
     assert answers.count(answer) == 2
+
+
+@pytest.mark.parametrize("cut", [b"Upgrade: h2c", b"rade: h2c", b" h2c", b"2c\r\n", b"\r\nContent-Type", None])
+async def test_an_offer_that_comes_in_pieces_is_passed_over_as_well(service: ServiceClient, cut: bytes | None) -> None:
+    content = b'{"query": "{ __typename }"}'
+    sent = (
+        f"POST /graphql HTTP/1.1\r\nConnection: close, Upgrade, HTTP2-Settings\r\nContent-Length: {len(content)}\r\n"
+        "Host: localhost\r\nHTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABkAAQBAAAAAAUAAEAA\r\nUpgrade: h2c\r\n"
+        "Content-Type: application/json\r\n\r\n"
+    ).encode() + content
+    at = 0 if cut is None else sent.index(cut)
+    pieces = [sent[n : n + 1] for n in range(len(sent))] if cut is None else [sent[:at], sent[at:]]
+    answer = await exchange(service, *pieces, wait=0.05 if cut else 0.001)
+    assert answer.startswith(b"HTTP/1.1 200 OK")
+    assert b'{"data":{"__typename":"Query"}' in answer
 
 
 async def test_who_hangs_up_in_the_middle_of_an_operation_is_no_failure_of_the_service(service: ServiceClient) -> None:

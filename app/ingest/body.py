@@ -2,7 +2,7 @@
 
 Arrives: an ASGI `receive` and the request's Content-Encoding. Leaves: decompressed pieces of bounded size. Fails:
 UnsupportedMediaType for a coding that isn't known, InvalidInput for a body that isn't in its coding, PayloadTooLarge for
-one that grows beyond reason when it's decompressed, RequestTimeout for one that stops arriving; Disconnected, when the
+one that grows beyond reason when it's decompressed, RequestTimeout for one that stops arriving, or trickles; Disconnected, when the
 client hung up.
 """
 
@@ -11,13 +11,14 @@ from __future__ import annotations
 import sys
 import zlib
 from collections.abc import AsyncGenerator, Callable, Iterator
+from time import monotonic
 from typing import Protocol
 
 from litestar.types import Receive
 
 from app.errors import InvalidInput, PayloadTooLarge, RequestTimeout, UnsupportedMediaType
 from app.ingest import stall
-from app.ingest.stall import StallWatch
+from app.ingest.stall import Pace, StallWatch
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -123,9 +124,10 @@ async def read_pieces(receive: Receive, coding: str, watch: StallWatch) -> Async
     if coding != IDENTITY and coding not in _STREAMS:
         raise UnsupportedMediaType(f"/ingest takes bodies in gzip and zstd, or as they are, not in {coding[:80]}.")
     inflater = None if coding == IDENTITY else _Inflater(coding)
+    pace = Pace()
     more = True
     while more:
-        body, more = await read_piece(receive, watch)
+        body, more = await read_piece(receive, watch, pace)
         if inflater is None:
             yield body
         else:
@@ -135,12 +137,18 @@ async def read_pieces(receive: Receive, coding: str, watch: StallWatch) -> Async
         inflater.finish()
 
 
-async def read_piece(receive: Receive, watch: StallWatch) -> tuple[bytes, bool]:
+async def read_piece(receive: Receive, watch: StallWatch, pace: Pace) -> tuple[bytes, bool]:
     """The next bytes as they come, and whether there are more to come."""
+    began = monotonic()
     try:
         message = await watch.wait(receive())
     except TimeoutError:
         raise RequestTimeout(f"Nothing of the body arrived for {stall.STALL:g} seconds: send it again.") from None
     if message["type"] != "http.request":
         raise Disconnected
-    return message["body"], message["more_body"]
+    body, more = message["body"], message["more_body"]
+    if more and not pace.count(monotonic() - began, len(body)):
+        raise RequestTimeout(
+            f"Less than {stall.LEAST_RATE} bytes a second of the body arrived: send it again, once it is there as a whole."
+        )
+    return body, more

@@ -27,7 +27,7 @@ from app.ingest.body import IDENTITY, Disconnected, read_piece, read_pieces
 from app.ingest.lines import LineStream
 from app.ingest.merge import OnConflict
 from app.ingest.message import Limits, Submission, read_json, read_messagepack
-from app.ingest.stall import StallWatch
+from app.ingest.stall import Pace, StallWatch
 from app.ingest.writer import STOPPING, IngestResult, Writer
 from app.instants import read_clock
 
@@ -134,9 +134,10 @@ async def _gather(receive: Receive, coding: str, watch: StallWatch, share: Share
 
     if coding == IDENTITY:
         # Mostly one piece, for which a generator would take longer than reading what it says.
+        pace = Pace()
         more = True
         while more:
-            piece, more = await read_piece(receive, watch)
+            piece, more = await read_piece(receive, watch, pace)
             take(piece)
     else:
         async with aclosing(read_pieces(receive, coding, watch)) as pieces:

@@ -1,4 +1,4 @@
-"""Gives up on bodies that stop arriving, with one timer for all of them.
+"""Gives up on bodies that stop arriving, with one timer for all of them, and on those that trickle.
 
 A timer for each piece of each body (`asyncio.timeout`) would be a tenth of a small request's time.
 """
@@ -10,8 +10,26 @@ from collections.abc import Awaitable
 from typing import TypeVar
 
 STALL = 30.0  # seconds without a byte after which a body is given up
+LEAST_RATE = 240  # bytes of a body in a second, on the average of the last STALL that it was waited for
 
 Piece = TypeVar("Piece")
+
+
+class Pace:
+    """How long one body may still be waited for: what it has kept us waiting counts, and what it brought counts against that.
+
+    A body that goes on is never too long, and what isn't taken of it for our own work is no time of its sender's.
+    """
+
+    __slots__ = ("_left",)
+
+    def __init__(self) -> None:
+        self._left = STALL
+
+    def count(self, waited: float, size: int) -> bool:
+        """So many bytes came after so many seconds; whether that was quick enough."""
+        self._left = min(STALL, self._left - waited + size / LEAST_RATE)
+        return self._left >= 0
 
 
 class StallWatch:

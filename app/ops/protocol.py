@@ -1,29 +1,31 @@
 """uvicorn's HTTP, with bounds that it lacks: clients that are slow on purpose hold nothing for long.
 
-A head must have arrived whole within HEAD_SECONDS and MOST_HEAD bytes, a body must go on within BODY_SECONDS, and who reads
-an answer must take some of it within ANSWER_SECONDS. One timer looks after all connections, since one for each would cost
-every request. What the server answers by itself is in the form of all other answers. WebSockets have pings of their own.
+A head must have arrived whole within HEAD_SECONDS and MOST_HEAD bytes, a body must go on within BODY_SECONDS and at
+LEAST_RATE, and who reads an answer must take some of it within ANSWER_SECONDS. One timer looks after all connections, since
+one for each would cost every request. What the server answers by itself is in the form of all other answers. WebSockets
+have pings of their own.
 """
 
 from __future__ import annotations
 
 import asyncio
-import re
 from typing import Any, ClassVar, Final
 
 import msgspec
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from app.ops.headers import add_headers
+from app.ops.upgrade import Offers
 
 HEAD_SECONDS: Final = 20.0
 BODY_SECONDS: Final = 60.0  # longer than what /ingest waits, which answers in order
+LEAST_RATE: Final = (
+    240  # bytes of a body in a second, on the average of the last BODY_SECONDS; what Kestrel asks for too
+)
 ANSWER_SECONDS: Final = 60.0
 IDLE_SECONDS: Final = 75  # between requests: longer than proxies keep connections, so that they are the ones to close
 MOST_HEAD: Final = 64 * 1024
 LOOK: Final = 1.0  # seconds between two looks at all connections
-
-_TO_HTTP2: Final = re.compile(rb"\r\nupgrade:[ \t]*h2c[ \t]*(?=\r\n|\Z)", re.IGNORECASE)
 
 
 class Patrol:
@@ -58,6 +60,10 @@ class BoundedProtocol(HttpToolsProtocol):
         super().connection_made(transport)
         self._in_head = True
         self._head_bytes = 0
+        self._offers = Offers()
+        self._body_bytes = 0  # that came behind the piece with the head, since the body was last looked at
+        self._body_left = 0.0  # seconds that the body may still keep us waiting
+        self._looked = 0.0  # when it was last looked at
         self._unsent = 0  # bytes of an answer that the client had not taken when it was last looked at
         self._since = self._heard = self.loop.time()  # when the head, or the pause, began; when bytes arrived
         self.patrol.add(self)
@@ -74,8 +80,10 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         self._heard = self.loop.time()
-        if b"h2c" in data and (self.cycle is None or not self.cycle.more_body):
-            data = _leave_out_upgrade(data)
+        if self.cycle is not None and self.cycle.more_body:
+            self._body_bytes += len(data)
+        elif b"h2c" in data or b"\r\n\r\n" not in data or self._offers.is_within:
+            data = self._offers.take_out(data)
         super().data_received(data)
         if self._in_head:
             self._head_bytes += len(data)
@@ -85,8 +93,9 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._in_head = True
-        self._head_bytes = 0
-        self._since = self._heard
+        self._head_bytes = self._body_bytes = 0
+        self._since = self._looked = self._heard
+        self._body_left = BODY_SECONDS
 
     def on_headers_complete(self) -> None:
         self._in_head = False
@@ -109,10 +118,23 @@ class BoundedProtocol(HttpToolsProtocol):
             elif now - self._since > ANSWER_SECONDS:
                 self.transport.abort()
         elif self._is_answering:
-            if self.cycle.more_body and not self.flow.read_paused and now - self._heard > BODY_SECONDS:
-                self._refuse(408, "REQUEST_TIMEOUT", f"Nothing of the body arrived for {BODY_SECONDS:g} s.")
+            if self.cycle.more_body:
+                self._look_at_body(now)
         elif self.timeout_keep_alive_task is None and now - self._since > HEAD_SECONDS:
             self._refuse(408, "REQUEST_TIMEOUT", f"The request's head did not arrive within {HEAD_SECONDS:g} s.")
+
+    def _look_at_body(self, now: float) -> None:
+        waited, arrived = now - self._looked, self._body_bytes
+        self._looked, self._body_bytes = now, 0
+        if self.flow.read_paused:
+            return  # it's us who take no more of it
+        self._body_left = min(BODY_SECONDS, self._body_left - waited + arrived / LEAST_RATE)
+        if self._body_left < 0:
+            self._refuse(
+                408,
+                "REQUEST_TIMEOUT",
+                f"Nothing of the body arrived for {BODY_SECONDS:g} s, or less than {LEAST_RATE} bytes a second.",
+            )
 
     @property
     def _is_answering(self) -> bool:
@@ -130,16 +152,6 @@ class BoundedProtocol(HttpToolsProtocol):
                 lines += [name, b": ", value, b"\r\n"]
             self.transport.write(b"".join([*lines, b"\r\n", body]))
         self.transport.close()
-
-
-def _leave_out_upgrade(data: bytes) -> bytes:
-    """The bytes in which a request begins, without its offer to go on in HTTP/2.
-
-    Java's client makes it with every request that isn't encrypted. A server may pass over it, but httptools takes the body
-    for the other protocol's then, and loses it.
-    """
-    head, end, rest = data.partition(b"\r\n\r\n")
-    return _TO_HTTP2.sub(b"", head) + end + rest
 
 
 def make_protocol(most: int) -> type[BoundedProtocol]:
