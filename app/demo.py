@@ -18,6 +18,7 @@ import uvicorn
 from app.console import Bar, say, show_progress
 from app.errors import SettingsError
 from app.main import create_app
+from app.ops.protocol import make_protocol
 from app.settings import Settings
 from app.simulator.calls import Event, EventKind
 from app.simulator.client import Progress, SimulationPlan, run_simulation
@@ -62,6 +63,7 @@ async def run_demo(settings: Settings, dsn: str) -> None:
             app,
             host=settings.host,
             port=settings.port,
+            http=make_protocol(settings.max_connections),
             log_level="warning",
             log_config=None,  # the application has set up the log
             timeout_graceful_shutdown=DRAIN_SECONDS,

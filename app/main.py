@@ -20,7 +20,7 @@ from app.access.guard import guard
 from app.access.locations import MachineLocations
 from app.addresses import is_loopback
 from app.chores import stop
-from app.database import CLOSE_TIMEOUT, Database, explain_refusal
+from app.database import CLOSE_TIMEOUT, Database, Edition, explain_refusal
 from app.drain import Drain
 from app.embedded import open_embedded
 from app.errors import AurumError, SettingsError
@@ -64,6 +64,9 @@ from app.timescale.autogenerate import read_hypertables
 from app.timescale.declared import find_hypertables
 from app.timescale.files import load_managers
 from app.upkeep import list_chores
+
+# Imported by whoever starts the server with it: nothing else tells the application what it is served by.
+BOUNDED_HTTP = "app.ops.protocol"
 
 OBJECTS = 20_000  # that come between two looks of the garbage collector's at the youngest
 
@@ -152,7 +155,7 @@ def create_app(settings: Settings | None = None) -> Litestar:
             tasks = [asyncio.create_task(chore) for chore in chores]
             stack.push_async_callback(_finish, database, writer, entrance, tasks)
             _spare_collector()
-            logger.info("AurumAI runs on %s.", database.edition)
+            _tell_start(database.edition)
             with drain.watch_signals():
                 yield
 
@@ -202,6 +205,16 @@ async def _find_dsn(settings: Settings, stack: AsyncExitStack) -> str:
     stack.push_async_callback(asyncio.to_thread, server.release)
     logger.info("%s", server.description)
     return server.dsn
+
+
+def _tell_start(edition: Edition) -> None:
+    if BOUNDED_HTTP not in sys.modules:
+        logger.warning(
+            "This server bounds neither clients that are slow nor connections, and may lose bodies that come with an offer of "
+            "HTTP/2. Run invoke serve, or uvicorn with --http %s:BoundedProtocol, or put a proxy before it.",
+            BOUNDED_HTTP,
+        )
+    logger.info("AurumAI runs on %s.", edition)
 
 
 def _spare_collector() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Protocol, TypeAlias
 
 Mark: TypeAlias = Any  # a place in a trace, from which work is done elsewhere
@@ -24,6 +25,9 @@ class Tracing(Protocol):
 
     def begin(self, name: str, attributes: Attributes, origins: Sequence[Mark] = ()) -> Span:
         """A piece of work for the first of `origins`, or of what is under way, and by the way for the other ones."""
+
+    def cover(self, name: str, attributes: Attributes) -> AbstractContextManager[None]:
+        """A piece of work within what is under way, for as long as the block lasts; what comes behind is no part of it."""
 
     def begin_request(self, scope: Any, route: str) -> Span:
         """A request over HTTP, which may go on a trace of its client's."""

@@ -10,6 +10,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import httpx
@@ -98,6 +99,21 @@ async def test_the_service_may_open_a_file_for_each_connection_or_says_what_limi
             output, _ = await asyncio.to_thread(process.communicate, timeout=15)
         told = "The process may open 300 files, and AURUM_MAX_CONNECTIONS asks for 310: raise the limit (ulimit -n, LimitNOFILE)"
         assert (told in output) == (hard == 300)
+
+
+BOUNDED = ["uvicorn", "--factory", FACTORY, "--port", "{port}", "--http", "app.ops.protocol:BoundedProtocol"]
+
+
+@pytest.mark.parametrize(
+    ("command", "told"), [(COMMANDS[0], True), (COMMANDS[1], True), (COMMANDS[2], False), (BOUNDED, False)]
+)
+async def test_a_server_that_bounds_nothing_is_told_of_in_the_log(command: Any, told: bool, database_url: str) -> None:
+    port = find_free_port()
+    with start(getattr(command, "values", [command])[0], port, DATABASE_URL=database_url) as process:
+        await wait_until_ready(port)
+        process.send_signal(signal.SIGTERM)
+        output, _ = await asyncio.to_thread(process.communicate, timeout=15)
+    assert ("This server bounds neither clients that are slow nor connections" in output) is told, output
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 from typing import Any
 
+import httpx
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
@@ -116,7 +117,10 @@ async def test_an_ingest_request_is_followed_to_its_statements_in_the_trace_of_i
     (commit,) = collector.find("ingest commit")
     assert (commit.trace, commit.parent) == (TRACE, request.id)
     assert commit.attributes == {"aurumai.requests": 1, "aurumai.rows": 3}
-    statements = collector.list_children(commit)
+    (copy,) = collector.find("ingest copy")
+    assert (copy.trace, copy.parent, copy.failed, copy.attributes) == (TRACE, commit.id, False, {"aurumai.rows": 3})
+    assert collector.list_children(copy) == []
+    statements = [child for child in collector.list_children(commit) if child is not copy]
     assert {statement.trace for statement in statements} == {TRACE}
     texts = [statement.attributes["db.query.text"] for statement in statements]
     assert texts[0] == "BEGIN;"
@@ -126,6 +130,48 @@ async def test_an_ingest_request_is_followed_to_its_statements_in_the_trace_of_i
     assert all(0 <= statement.seconds <= request.seconds for statement in statements)
     assert collector.paths == {"/v1/traces"}
     assert {resource["service.name"] for resource in collector.resources} == {"aurumai"}
+
+
+async def test_rows_that_are_there_already_are_copied_in_vain_and_merged(database_url: str) -> None:
+    collector = Collector()
+    async with run_traced(database_url, collector) as service:
+        await service.register("PRESS-1")
+        assert await service.ingest(reading(timestamp=at(0))) == count(accepted=1)
+        assert await service.ingest([reading(timestamp=at(second)) for second in (0, 1)]) == count(
+            accepted=1, duplicates=1
+        )
+    first, in_vain = collector.find("ingest copy")
+    assert (first.failed, in_vain.failed) == (False, True)
+    assert in_vain.attributes == {"aurumai.rows": 2, "error.type": "UniqueViolationError"}
+    (merge,) = collector.find("ingest merge")
+    assert (merge.failed, merge.attributes) == (False, {"aurumai.rows": 2})
+    _, commit = collector.find("ingest commit")
+    assert in_vain.parent == merge.parent == commit.id
+    # What settles them is within the merge; what tells subscribers, and the commit, comes behind it.
+    assert {child.name for child in collector.list_children(merge)} >= {"INSERT"}
+    assert commit.id in {span.parent for span in collector.find("COMMIT;")}
+
+
+async def test_a_query_that_is_cut_off_when_the_service_stops_ends_its_span(
+    database_url: str, connection: Connection
+) -> None:
+    collector = Collector()
+    query = {"query": "query Cut { alerts { nodes { alertId } } }"}
+    async with AsyncExitStack() as stack:
+        async with run_traced(database_url, collector) as service:
+            # A client of its own, which doesn't hang up before.
+            client = await stack.enter_async_context(httpx.AsyncClient(trust_env=False, timeout=30))
+            with answer_once():
+                assert (await client.post(f"{service.url}/graphql", json=query)).status_code == 200
+                await connection.execute("BEGIN; LOCK TABLE alerts IN ACCESS EXCLUSIVE MODE")
+                asking = asyncio.create_task(client.post(f"{service.url}/graphql", json=query))
+                await wait_for_lock(connection)
+        await connection.execute("ROLLBACK")
+        with suppress(httpx.HTTPError):
+            await asking
+    answered, cut = collector.find("query Cut")
+    assert (answered.failed, cut.failed) == (False, True)
+    assert cut.attributes["error.type"] == "CANCELLED"
 
 
 async def test_a_transaction_of_many_requests_belongs_to_the_first_and_names_the_others(

@@ -11,6 +11,7 @@ from strawberry.types.execution import ExecutionContext
 
 OK = "ok"
 UNKNOWN = "unknown"
+CANCELLED = "CANCELLED"  # whoever asked has gone, or the service stops
 MOST_NAME = 100  # characters of an operation's own name in a trace
 
 
@@ -21,7 +22,7 @@ class MeasuredOperations(SchemaExtension):
         began = perf_counter()
         rooms = self.execution_context.context.rooms
         span = None if rooms.tracing is None else rooms.tracing.begin("graphql", {})
-        outcome = "CANCELLED"  # whoever asked has gone, or the service stops
+        outcome = CANCELLED
         try:
             yield
             outcome = _find_outcome(self.execution_context.result)

@@ -45,7 +45,7 @@ from app.graphql.context import Rooms
 from app.graphql.cost import Cost
 from app.graphql.deadline import stop_when_gone
 from app.graphql.execution import PlanningExecutor
-from app.graphql.measured import OK, name_span
+from app.graphql.measured import CANCELLED, OK, name_span
 from app.graphql.permissions import Need, require_allowed
 from app.graphql.planner import Fetch, Selections, plan_field, select_all
 from app.graphql.prepared import Prepared, prepare
@@ -146,9 +146,13 @@ class Shortcut:
             return await self._fetch(operation, fetches, cost, receive, rooms)
         name = None if operation.node.name is None else operation.node.name.value
         span = tracing.begin(name_span("query", name), {"graphql.operation.type": "query"})
-        answer = await self._fetch(operation, fetches, cost, receive, rooms)
-        refused = answer is not None and answer.startswith(b'{"data":null')
-        span.end(error=QueryTimeout.code if refused else None)
+        error: str | None = CANCELLED
+        try:
+            answer = await self._fetch(operation, fetches, cost, receive, rooms)
+            refused = answer is not None and answer.startswith(b'{"data":null')
+            error = QueryTimeout.code if refused else None
+        finally:
+            span.end(error=error)
         return answer
 
     def _find_operation(self, asked: Asked) -> _Operation | None:

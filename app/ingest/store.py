@@ -15,7 +15,7 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from datetime import timedelta
 from itertools import chain
 
@@ -32,6 +32,7 @@ from app.ingest.merging import Item, Key, MergedRows, merge_rows, plan_for_inser
 from app.ingest.message import Row
 from app.ingest.refusal import Problem, RejectionCode, describe_unknown_machine
 from app.instants import to_microseconds
+from app.tracing import Tracing
 
 ATTEMPTS = 6  # at batches that others are in the way of
 MOST_CAUTION = 64  # transactions that are merged at once after one that could not be copied
@@ -62,8 +63,9 @@ class Tally(msgspec.Struct):
 class Store:
     """The one way into raw_measurements. `patience` is how long it waits to learn what became of a commit."""
 
-    def __init__(self, database: Database, patience: timedelta) -> None:
+    def __init__(self, database: Database, patience: timedelta, tracing: Tracing | None = None) -> None:
         self._database = database
+        self._tracing = tracing
         self._patience = patience.total_seconds()
         # Machines that are known to be registered: they are never deleted.
         self._registered: set[str] = set()
@@ -122,9 +124,11 @@ class Store:
             async with connection.transaction():
                 await self._refuse_unknown(connection, batches, tallies)
                 if merging:
-                    written = await _merge(connection, batches, tallies, splitting, locking)
+                    with self._cover("ingest merge", batches):
+                        written = await _merge(connection, batches, tallies, splitting, locking)
                 else:
-                    written = await _copy(connection, batches, tallies)
+                    with self._cover("ingest copy", batches):
+                        written = await _copy(connection, batches, tallies)
                 if written:
                     published = await publish_event(connection, Topic.MEASUREMENTS, written)
         except Exception:
@@ -134,6 +138,11 @@ class Store:
             if not merging:
                 self._penalty = 0
         return tallies
+
+    def _cover(self, name: str, batches: Sequence[Batch]) -> AbstractContextManager[None]:
+        if self._tracing is None:
+            return nullcontext()
+        return self._tracing.cover(name, {"aurumai.rows": sum(len(batch.rows) for batch in batches)})
 
     async def _refuse_unknown(self, connection: Connection, batches: Sequence[Batch], tallies: Sequence[Tally]) -> None:
         named = {row[0] for batch in batches for row in batch.rows}

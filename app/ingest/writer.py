@@ -80,7 +80,7 @@ class Writer:
         self, database: Database, backlog: Backlog, patience: timedelta, tracing: Tracing | None = None
     ) -> None:
         self._tracing = tracing
-        self._store = Store(database, patience)
+        self._store = Store(database, patience, tracing)
         self._backlog = backlog
         self.patience = patience.total_seconds()
         self.measures = IngestMeasures()

@@ -1,6 +1,7 @@
 """Traces, by OpenTelemetry, to a collector that takes OTLP over HTTP. Imported only where AURUM_OTLP_ENDPOINT is set.
 
-A span for each request over HTTP, each GraphQL operation, each transaction of ingest and each SQL statement of theirs. No
+A span for each request over HTTP, each GraphQL operation, each transaction of ingest with its COPY or its
+merge, and each SQL statement of theirs. No
 value is in any: of a statement there is the text with its literals taken out, of an operation its kind and name.
 """
 
@@ -8,7 +9,8 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from importlib.metadata import version
 from threading import Thread
@@ -76,6 +78,21 @@ class Traces:
             around = trace.set_span_in_context(trace.NonRecordingSpan(first), around)
         links = [Link(other) for other in others[:MOST_LINKS] if other is not None and other.is_valid]
         return self._attach(self._tracer.start_span(name, around, attributes=attributes, links=links))
+
+    @contextmanager
+    def cover(self, name: str, attributes: Attributes) -> Iterator[None]:
+        span = self._tracer.start_span(name, attributes=attributes)
+        token = context.attach(trace.set_span_in_context(span))
+        error: str | None = "CANCELLED"
+        try:
+            yield
+            error = None
+        except Exception as failure:
+            error = getattr(failure, "code", None) or type(failure).__name__
+            raise
+        finally:
+            context.detach(token)
+            _Span(span).end(error=error)
 
     def begin_request(self, scope: Any, route: str) -> _Span:
         sent = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}

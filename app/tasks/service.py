@@ -90,6 +90,7 @@ def dev(_: Context) -> None:
                 factory=True,
                 host=settings.host,
                 port=settings.port,
+                http="app.ops.protocol:BoundedProtocol",  # by its name, since each start is a process of its own
                 reload=True,
                 reload_dirs=[str(ROOT / "app")],
             )
