@@ -151,7 +151,7 @@ async def test_what_they_make_is_what_the_tables_declare(url: str, monkeypatch: 
     await run(url, "invoke", "migrate")
     found = [str(each) for each in find_differences(await build(url, APP_CONFIG.table_classes), await look(url))]
     assert [each for each in found if not each.startswith(BY_HAND)] == []
-    assert len(found) == 10  # functions, and the triggers that call them
+    assert len(found) == 11  # functions, and the triggers that call them
 
 
 async def test_rows_of_every_table_stay_back_and_forward(url: str) -> None:
