@@ -13,7 +13,8 @@ from app.migrations.state import read_state
 from app.timescale.files import find_folder, list_files
 from app.timescale.journal import Entry, read_journal
 
-_DESCRIPTION = re.compile(r"""^DESCRIPTION = ["'](.*)["']$""", re.MULTILINE)
+# In brackets on a line of its own where it is long.
+_DESCRIPTION = re.compile(r"""^DESCRIPTION = (?:\(\n +)?["'](.*)["']$""", re.MULTILINE)
 
 
 class State(Enum):
