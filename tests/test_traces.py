@@ -197,8 +197,9 @@ async def test_a_transaction_of_many_requests_belongs_to_the_first_and_names_the
 
 
 async def wait_for_lock(connection: Connection) -> None:
+    waiting = "SELECT count(*) FROM pg_locks WHERE relation = 'raw_measurements'::regclass AND NOT granted"
     async with asyncio.timeout(10):
-        while not await connection.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
+        while not await connection.fetchval(waiting):
             pass
 
 

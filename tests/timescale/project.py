@@ -53,6 +53,8 @@ class Project:
         conf.APP_REGISTRY = AppRegistry(apps=["project_app"])
         monkeypatch.setitem(sys.modules, "piccolo_conf", conf)
         monkeypatch.setattr(Migration._meta, "_db", self.engine)
+        # A file that is written again within a second, as long as before, would be taken for what it was.
+        monkeypatch.setattr(sys, "dont_write_bytecode", True)
 
     def declare(self, source: str) -> None:
         """Takes the tables of a source text for the project's."""
