@@ -165,7 +165,7 @@ async def test_a_query_that_is_cut_off_when_the_service_stops_ends_its_span(
                 assert (await client.post(f"{service.url}/graphql", json=query)).status_code == 200
                 await connection.execute("BEGIN; LOCK TABLE alerts IN ACCESS EXCLUSIVE MODE")
                 asking = asyncio.create_task(client.post(f"{service.url}/graphql", json=query))
-                await wait_for_lock(connection)
+                await wait_for_lock(connection, "alerts")
         await connection.execute("ROLLBACK")
         with suppress(httpx.HTTPError):
             await asking
@@ -182,7 +182,7 @@ async def test_a_transaction_of_many_requests_belongs_to_the_first_and_names_the
         await service.register("PRESS-1")
         await connection.execute("BEGIN; LOCK TABLE raw_measurements IN ACCESS EXCLUSIVE MODE")
         first = asyncio.create_task(service.ingest(reading(timestamp=at(0))))
-        await wait_for_lock(connection)
+        await wait_for_lock(connection, "raw_measurements")
         others = [asyncio.create_task(service.ingest(reading(timestamp=at(second)))) for second in (1, 2, 3)]
         async with asyncio.timeout(10):
             while "aurumai_ingest_queue_requests 3.0" not in (await service.http.get("/metrics")).text:
@@ -196,10 +196,10 @@ async def test_a_transaction_of_many_requests_belongs_to_the_first_and_names_the
     assert len(together.links) == 2
 
 
-async def wait_for_lock(connection: Connection) -> None:
-    waiting = "SELECT count(*) FROM pg_locks WHERE relation = 'raw_measurements'::regclass AND NOT granted"
+async def wait_for_lock(connection: Connection, table: str) -> None:
+    waiting = "SELECT count(*) FROM pg_locks WHERE relation = $1::regclass AND NOT granted"
     async with asyncio.timeout(10):
-        while not await connection.fetchval(waiting):
+        while not await connection.fetchval(waiting, table):
             pass
 
 
