@@ -265,7 +265,7 @@ async def test_a_statement_that_another_session_overtakes_in_the_catalogue_may_b
 
         replacing = asyncio.create_task(replace())
         waiting = (
-            "SELECT count(*)::int FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+            "SELECT count(*)::int FROM pg_locks WHERE pg_backend_pid() = ANY (pg_blocking_pids(pid)) AND NOT granted"
         )
         while not replacing.done() and await other.fetchval(waiting) == 0:  # noqa: ASYNC110 - the server has no event for it
             await asyncio.sleep(0.02)
