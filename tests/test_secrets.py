@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -67,7 +66,7 @@ async def test_no_secret_is_ever_shown(
             await connection.execute("ALTER TABLE machines RENAME TO elsewhere")
             bug = await http.post("/graphql", json={"query": "{ fleet { machines } }"}, headers={"x-api-key": key})
             assert bug.json()["errors"][0]["extensions"]["code"] == "INTERNAL"
-        shown += await asyncio.to_thread(read_processes)
+        shown += read_commands(process.pid)
         process.terminate()
         log = await reading
     assert "Unforeseen error" in log
@@ -77,13 +76,11 @@ async def test_no_secret_is_ever_shown(
     assert key.rpartition("_")[2] not in everything
 
 
-def read_processes() -> list[str]:
-    """How each process of this machine was called."""
-    found = []
-    for entry in Path("/proc").glob("[0-9]*/cmdline"):
-        with suppress(OSError):  # it has ended
-            found.append(entry.read_bytes().decode(errors="replace"))
-    return found
+def read_commands(pid: int) -> list[str]:
+    """How the process and those that it began were called."""
+    begun = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    called = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")
+    return [called, *(command for child in begun for command in read_commands(int(child)))]
 
 
 async def open_socket(port: int, credentials: str) -> str:
