@@ -6,6 +6,7 @@ Arrives: a DSN. Leaves: connections whose session is in UTC. Making an engine to
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from datetime import timedelta
@@ -101,7 +102,9 @@ class Engine(PostgresEngine):
     """Piccolo's engine over our transaction."""
 
     def __init__(self, config: dict[str, Any]) -> None:
-        super().__init__(config=config)
+        # Piccolo runs event loops here, and one that Ctrl-C cuts off while it's made leaves a stack trace; threads aren't cut off.
+        with ThreadPoolExecutor(max_workers=1) as thread:
+            thread.submit(super().__init__, config=config).result()
         self._held: ContextVar[Any] = ContextVar("held_connection", default=None)
         self._refusal: ContextVar[str | None] = ContextVar("refusal_of_others", default=None)
 
