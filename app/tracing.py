@@ -9,6 +9,8 @@ from typing import Any, Protocol, TypeAlias
 Mark: TypeAlias = Any  # a place in a trace, from which work is done elsewhere
 Attributes: TypeAlias = Mapping[str, str | int]
 
+CANCELLED = "CANCELLED"  # how work ends whose asker has gone, or that the stopping service cuts off
+
 
 class Span(Protocol):
     """A piece of work that is under way."""

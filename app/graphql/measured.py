@@ -9,9 +9,10 @@ from typing import Any
 from strawberry.extensions import SchemaExtension
 from strawberry.types.execution import ExecutionContext
 
+from app.tracing import CANCELLED
+
 OK = "ok"
 UNKNOWN = "unknown"
-CANCELLED = "CANCELLED"  # whoever asked has gone, or the service stops
 MOST_NAME = 100  # characters of an operation's own name in a trace
 
 

@@ -45,12 +45,13 @@ from app.graphql.context import Rooms
 from app.graphql.cost import Cost
 from app.graphql.deadline import stop_when_gone
 from app.graphql.execution import PlanningExecutor
-from app.graphql.measured import CANCELLED, OK, name_span
+from app.graphql.measured import OK, name_span
 from app.graphql.permissions import Need, require_allowed
 from app.graphql.planner import Fetch, Selections, plan_field, select_all
 from app.graphql.prepared import Prepared, prepare
 from app.graphql.schema import Schema
 from app.instants import read_clock
+from app.tracing import CANCELLED
 
 LONGEST = 64 * 1024  # bytes of a request that is short enough
 KEPT = 2_000

@@ -10,7 +10,7 @@ from collections.abc import Awaitable
 from typing import TypeVar
 
 STALL = 30.0  # seconds without a byte after which a body is given up
-LEAST_RATE = 240  # bytes of a body in a second, on the average of the last STALL that it was waited for
+LEAST_RATE = 240  # bytes of a body in a second, on the average of the time it is given; Kestrel asks for as many
 
 Piece = TypeVar("Piece")
 

@@ -14,14 +14,12 @@ from typing import Any, ClassVar, Final
 import msgspec
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from app.ingest.stall import LEAST_RATE
 from app.ops.headers import add_headers
 from app.ops.upgrade import Offers
 
 HEAD_SECONDS: Final = 20.0
 BODY_SECONDS: Final = 60.0  # longer than what /ingest waits, which answers in order
-LEAST_RATE: Final = (
-    240  # bytes of a body in a second, on the average of the last BODY_SECONDS; what Kestrel asks for too
-)
 ANSWER_SECONDS: Final = 60.0
 IDLE_SECONDS: Final = 75  # between requests: longer than proxies keep connections, so that they are the ones to close
 MOST_HEAD: Final = 64 * 1024

@@ -25,7 +25,7 @@ from opentelemetry.trace import Link, SpanContext, SpanKind, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from app.correlation import read_correlation_id
-from app.tracing import Attributes
+from app.tracing import CANCELLED, Attributes
 
 PATIENCE = 5.0  # seconds with a collector, when the service stops
 MOST_TEXT = 2_000  # characters of a statement
@@ -83,7 +83,7 @@ class Traces:
     def cover(self, name: str, attributes: Attributes) -> Iterator[None]:
         span = self._tracer.start_span(name, attributes=attributes)
         token = context.attach(trace.set_span_in_context(span))
-        error: str | None = "CANCELLED"
+        error: str | None = CANCELLED
         try:
             yield
             error = None
