@@ -67,7 +67,7 @@ class Page:
         if self._session is not None:
             message["sessionId"] = self._session
         await self._socket.send(msgspec.json.encode(message).decode())
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             answer = await self._answers[number]
         assert "error" not in answer, answer
         return answer["result"]
@@ -104,11 +104,11 @@ async def open_page(program: str, url: str) -> AsyncIterator[Page]:
         )
         try:
             assert process.stderr is not None
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(60):
                 while b"DevTools listening on " not in (line := await process.stderr.readline()):
                     assert line, "the browser did not start"
             address = line.decode().rpartition(" ")[2].strip()
-            async with websockets.connect(address, proxy=None, max_size=None) as socket:
+            async with websockets.connect(address, proxy=None, max_size=None, open_timeout=60) as socket:
                 page = Page(socket)
                 listening = asyncio.create_task(page.listen())
                 try:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Self
 
 import httpx
 import msgspec
 import websockets
+
+from tests.following import is_here, is_up
+
+PATIENCE = 30.0  # seconds, for what is bound to come
 
 
 class Subscription:
@@ -19,16 +23,30 @@ class Subscription:
     def __init__(self, socket: websockets.ClientConnection, field: str) -> None:
         self._socket = socket
         self._field = field
+        self._early: list[Any] = []  # messages that came before anybody asked for them
 
-    async def next(self, seconds: float = 10) -> Any:
+    async def wait_until_up(self, operation: str) -> None:
+        """Until the service in this process has the subscription of this id, or has said more of it, or hung up."""
+        async with asyncio.timeout(PATIENCE):
+            while not is_up(operation) and not self._early:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(0.01):
+                        try:
+                            self._early.append(msgspec.json.decode(await self._socket.recv()))
+                        except websockets.ConnectionClosed:
+                            return
+
+    async def next(self, seconds: float = PATIENCE) -> Any:
         """The next event. Fails on an error, and when nothing comes in time."""
         message = await self.next_message(seconds)
         assert message["type"] == "next", message
         assert "errors" not in message["payload"], message
         return message["payload"]["data"][self._field]
 
-    async def next_message(self, seconds: float = 10) -> Any:
+    async def next_message(self, seconds: float = PATIENCE) -> Any:
         """The next message of the protocol, whatever it is."""
+        if self._early:
+            return self._early.pop(0)
         async with asyncio.timeout(seconds):
             return msgspec.json.decode(await self._socket.recv())
 
@@ -67,7 +85,11 @@ class ServiceClient:
         if credentials is not None:
             headers["authorization"] = f"Bearer {credentials}"
         # Without TLS to verify: reading the authorities' certificates would take longer than many a test.
-        self.http = httpx.AsyncClient(base_url=url, headers=headers, timeout=30, trust_env=False, verify=False)
+        # Idle connections are given up long before the service does: what is sent over one just then would be lost.
+        limits = httpx.Limits(max_connections=100, max_keepalive_connections=20, keepalive_expiry=2)
+        self.http = httpx.AsyncClient(
+            base_url=url, headers=headers, timeout=60, limits=limits, trust_env=False, verify=False
+        )
 
     async def __aenter__(self) -> Self:
         return self
@@ -112,7 +134,7 @@ class ServiceClient:
         field = re.findall(r"\w+", query.partition("{")[2])[0]
         url = self.url.replace("http", "ws", 1) + "/graphql"
         async with websockets.connect(
-            url, subprotocols=[websockets.Subprotocol("graphql-transport-ws")], proxy=None
+            url, subprotocols=[websockets.Subprotocol("graphql-transport-ws")], proxy=None, open_timeout=PATIENCE
         ) as socket:
             begin: dict[str, Any] = {"type": "connection_init"}
             if self.credentials is not None:
@@ -124,5 +146,9 @@ class ServiceClient:
             # The protocol has no answer to `subscribe`; a ping that is answered was read after it.
             await socket.send(msgspec.json.encode({"type": "ping"}).decode())
             assert msgspec.json.decode(await socket.recv())["type"] == "pong"
-            await asyncio.sleep(0.05)
-            yield Subscription(socket, field)
+            subscription = Subscription(socket, field)
+            # In another process it's up before anything that is sent from now on is seen to, unless it names machines, which are
+            # looked for in the database first.
+            if query.lstrip().startswith("subscription") and is_here(self.url):
+                await subscription.wait_until_up(f"{subscription.response_headers['x-request-id']}.1")
+            yield subscription

@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from tests.conftest import ROOT, find_program, make_environ
-from tests.faults.processes import find_free_port
+from tests.ports import find_free_port
 
 DEPLOYED = ROOT / "deploy" / "haproxy.cfg"
 ONCE = ROOT / "tests" / "haproxy-once.cfg"

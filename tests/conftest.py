@@ -11,6 +11,7 @@ import logging
 import os
 import subprocess
 import sys
+import time
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
@@ -29,6 +30,7 @@ from app.ops.protocol import make_protocol
 from app.settings import load_settings
 from tests.client import ServiceClient
 from tests.comparing import compare_answers
+from tests.following import serve_here
 from tests.seed import SEED
 from tests.timescale.community import CommunityServer, CommunityServerError
 
@@ -66,7 +68,7 @@ def run_command(
     environ = make_environ(DATABASE_URL=database_url, **variables)
     program = find_program(command[0])
     return subprocess.run(
-        [program, *command[1:]], cwd=cwd, env=environ, capture_output=True, text=True, timeout=90, check=False
+        [program, *command[1:]], cwd=cwd, env=environ, capture_output=True, text=True, timeout=240, check=False
     )
 
 
@@ -141,27 +143,32 @@ async def run_sql(url: str, *statements: str) -> None:
         await connection.close()
 
 
-async def _drop_database(server_url: str, name: str) -> None:
-    """Also where autovacuum is at work in it, which a role that isn't a superuser may not end: it ends soon."""
-    for _ in range(100):
+async def _run_when_left(server_url: str, statement: str, passing: tuple[type[Exception], ...]) -> None:
+    """Runs a statement on a database that others have still to leave, such as sessions that were ended, for as long as it's
+    refused for that."""
+    deadline = time.monotonic() + 120
+    while True:
         try:
-            await run_sql(server_url, f"DROP DATABASE {name} WITH (FORCE)")
-        except asyncpg.InsufficientPrivilegeError:
+            await run_sql(server_url, statement)
+        except passing:
+            if time.monotonic() > deadline:
+                raise
             await asyncio.sleep(0.1)
         else:
             return
-    raise TimeoutError(f"{name} could not be dropped: autovacuum did not end.")
 
 
 @asynccontextmanager
 async def make_database(server_url: str, template: str = "template0") -> AsyncIterator[str]:
     """A new database, and its URL, for as long as the block lasts."""
     name = f"aurum_{uuid.uuid4().hex[:12]}"
-    await run_sql(server_url, f'CREATE DATABASE {name} TEMPLATE "{template}"')
+    await _run_when_left(server_url, f'CREATE DATABASE {name} TEMPLATE "{template}"', (asyncpg.ObjectInUseError,))
     try:
         yield replace_database(server_url, name)
     finally:
-        await _drop_database(server_url, name)
+        # Where autovacuum is at work in it, a role that isn't a superuser may not end that: it ends soon.
+        drop = f"DROP DATABASE {name} WITH (FORCE)"
+        await _run_when_left(server_url, drop, (asyncpg.ObjectInUseError, asyncpg.InsufficientPrivilegeError))
 
 
 @pytest.fixture(scope="session")
@@ -258,10 +265,10 @@ async def run_service(database_url: str, **variables: str) -> AsyncIterator[Serv
             serving.result()
             raise RuntimeError("the service did not start")
         await asyncio.sleep(0.005)
-    port = server.servers[0].sockets[0].getsockname()[1]
+    url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
     try:
-        with compare_answers():
-            async with ServiceClient(f"http://127.0.0.1:{port}") as client:
+        with serve_here(url), compare_answers():
+            async with ServiceClient(url) as client:
                 yield client
     finally:
         server.should_exit = True

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.client import ServiceClient
@@ -24,6 +26,10 @@ class Scrape:
     def read(self, name: str, **labels: str) -> float:
         """One sample. Fails where it isn't there."""
         return self._samples[name, frozenset(labels.items())]
+
+    def find(self, name: str, **labels: str) -> float | None:
+        """One sample; None where it isn't there, as when the database did not answer."""
+        return self._samples.get((name, frozenset(labels.items())))
 
     def has(self, name: str) -> bool:
         """Whether there is any sample of that name."""
@@ -55,3 +61,11 @@ async def scrape(service: ServiceClient) -> Scrape:
     assert answer.status_code == 200, answer.text
     assert answer.headers["content-type"].startswith("text/plain; version=")
     return Scrape(answer.text)
+
+
+async def wait_for_scrape(service: ServiceClient, name: str, value: float, **labels: str) -> Scrape:
+    """What /metrics says once one sample has that value."""
+    async with asyncio.timeout(60):
+        while (found := await scrape(service)).find(name, **labels) != value:  # noqa: ASYNC110 - of another process
+            await asyncio.sleep(0.02)
+    return found

@@ -16,7 +16,7 @@ from app.access.roles import Role
 from tests.client import ServiceClient
 from tests.conftest import hear, run_command, run_service
 from tests.keys import PRODUCTION, make
-from tests.test_startup import find_free_port
+from tests.ports import find_free_port
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 NOT_OURS = "The API key is not one of this service."

@@ -22,7 +22,8 @@ from app.errors import DatabaseUnavailable, RateLimited
 from tests.client import ServiceClient
 from tests.conftest import run_service
 from tests.keys import PRODUCTION, make
-from tests.test_startup import find_free_port, start, wait_until_ready
+from tests.ports import find_free_port
+from tests.test_startup import start, wait_until_ready
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 

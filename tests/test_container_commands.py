@@ -14,8 +14,8 @@ import pytest
 
 from tests.conftest import make_database
 from tests.containers import COMPOSE, Image, require_namespaces
-from tests.faults.processes import find_free_port
 from tests.faults.proxy import Proxy
+from tests.ports import find_free_port
 
 
 @pytest.fixture

@@ -14,10 +14,11 @@ import websockets
 from tests.client import ServiceClient
 from tests.cluster import Member
 from tests.faults.processes import needs_proc
+from tests.ports import find_free_port
 from tests.test_ingest import reading
 from tests.test_intake import count
 from tests.test_sse import listen
-from tests.test_startup import FACTORY, find_free_port, start, wait_until_ready
+from tests.test_startup import FACTORY, start, wait_until_ready
 
 pytestmark = [needs_proc, pytest.mark.timeout(120)]
 

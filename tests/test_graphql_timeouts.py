@@ -12,6 +12,7 @@ import pytest
 
 from tests.client import ServiceClient
 from tests.conftest import run_service
+from tests.scrape import wait_for_scrape
 from tests.test_ingest import Connection
 
 # Where a table is locked, whoever reads it waits: a statement that takes as long as the test wants.
@@ -91,6 +92,7 @@ async def test_what_takes_too_long_is_stopped_over_a_websocket_too(
 
 
 async def test_a_subscription_may_last_longer_than_an_operation(hasty: ServiceClient) -> None:
+    await wait_for_scrape(hasty, "aurumai_outbox_lag_seconds", 0)  # what was sent before is not on its way any more
     async with hasty.subscribe("subscription { measurements { measurements { metrics } } }") as subscription:
         await subscription.expect_silence(0.7)
         await hasty.ingest({"machine_id": "A", "timestamp": 1, "metrics": {"a": 2}})

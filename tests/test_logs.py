@@ -21,7 +21,8 @@ from app.ops.logs import SELDOM, JsonFormatter, PlainFormatter, UnaskedFilter, d
 from app.ops.requests import MOST_LINES, Requests
 from app.settings import load_settings
 from tests.client import ServiceClient
-from tests.test_startup import find_free_port, start, wait_until_ready
+from tests.ports import find_free_port
+from tests.test_startup import start, wait_until_ready
 
 SECRET = "pa55w0rd"  # in whatever a client sends
 

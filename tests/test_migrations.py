@@ -17,7 +17,7 @@ from app.timescale.declared import find_hypertables
 from app.timescale.statements import ENABLE_TIMESCALE
 from app.timescale.transitions import plan_transition
 from tests.conftest import ROOT, make_database, read_database, replace_database, run_command, run_sql
-from tests.test_startup import find_free_port
+from tests.ports import find_free_port
 from tests.timescale.catalogue import look
 
 TABLES = [

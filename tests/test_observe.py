@@ -21,8 +21,8 @@ from ruamel.yaml import YAML
 
 from tests.client import ServiceClient
 from tests.conftest import ROOT, run_command, run_service
+from tests.ports import find_free_port
 from tests.scrape import scrape
-from tests.test_startup import find_free_port
 
 FOLDER = ROOT / "observe"
 ALERTS = FOLDER / "alerts.yml"

@@ -14,7 +14,8 @@ import websockets
 from app.access.roles import Role
 from tests.conftest import run_command
 from tests.keys import PRODUCTION, make
-from tests.test_startup import find_free_port, start, wait_until_ready
+from tests.ports import find_free_port
+from tests.test_startup import start, wait_until_ready
 from tests.test_tokens import say, sign
 
 SECRET = "the-secret-that-tokens-are-signed-with"

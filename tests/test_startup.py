@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import resource
 import signal
-import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ import pytest
 
 from app.migrations.state import list_migrations
 from tests.conftest import ROOT, find_program, make_environ, run_command, run_sql
+from tests.ports import find_free_port
 
 FACTORY = "app.main:create_app"
 COMMANDS = [
@@ -25,13 +25,6 @@ COMMANDS = [
     pytest.param(["litestar", "--app", FACTORY, "run", "--port", "{port}"], id="litestar"),
     pytest.param(["invoke", "serve"], id="invoke"),
 ]
-
-
-def find_free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def fill(command: list[str], port: int) -> list[str]:

@@ -25,7 +25,7 @@ from app.access.jwks import read_keys
 from tests.client import ServiceClient
 from tests.conftest import run_command, run_service
 from tests.keys import PRODUCTION
-from tests.test_startup import find_free_port
+from tests.ports import find_free_port
 
 SECRET = "a secret of thirty-two bytes, and more"
 HS256 = {**PRODUCTION, "AURUM_JWT_SECRET": SECRET}

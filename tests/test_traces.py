@@ -17,9 +17,9 @@ from app.ops.traces import hide_literals
 from tests.client import ServiceClient
 from tests.comparing import answer_once
 from tests.conftest import run_command, run_service
+from tests.ports import find_free_port
 from tests.test_ingest import Connection, reading
 from tests.test_intake import at, count
-from tests.test_startup import find_free_port
 
 SECRET = "pa55w0rd"
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import resource
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -19,6 +18,7 @@ import pytest
 
 from tests.client import ServiceClient
 from tests.conftest import ROOT, make_environ
+from tests.ports import find_free_port
 from tests.test_ingest import Connection, reading
 from tests.test_intake import at, count
 
@@ -35,13 +35,6 @@ needs_proc = pytest.mark.skipif(not Path("/proc/self").exists(), reason="looks f
 
 MOST_GROWTH = 20  # MB, by which a process may have grown after a fault
 POOL = 3  # connections to the database
-
-
-def find_free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 class ServiceProcess:

@@ -15,7 +15,7 @@ import pytest
 
 from tests.client import ServiceClient
 from tests.conftest import ROOT, find_program, make_environ
-from tests.test_startup import find_free_port
+from tests.ports import find_free_port
 
 QUERY = "{ fleet { machines live } measurements(first: 1) { totalCount } machines { nodes { machineId createdAt } } }"
 WEEK = 7 * 24 * 60  # readings of a machine, one a minute

@@ -10,7 +10,8 @@ from pathlib import Path
 from app.migrations.state import list_migrations
 from tests.conftest import ROOT, find_program, make_environ
 from tests.journeys.test_demo import wait_until_gone
-from tests.test_startup import find_free_port, start, wait_until_ready
+from tests.ports import find_free_port
+from tests.test_startup import start, wait_until_ready
 
 
 def run(data_dir: Path, *command: str) -> subprocess.CompletedProcess[str]:

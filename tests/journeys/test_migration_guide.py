@@ -13,7 +13,7 @@ import pytest
 from app.migrations.state import list_migrations
 from app.ops.programs import choose_programs
 from tests.conftest import ROOT, make_database, make_environ, read_database, replace_database, run_sql
-from tests.test_startup import find_free_port
+from tests.ports import find_free_port
 
 GUIDE = (ROOT / "docs" / "migrations.md").read_text(encoding="utf-8")
 COPIED = ["app", "docs", "piccolo_migrations", "piccolo_conf.py", "tasks.py", "pyproject.toml", "schema.graphql"]

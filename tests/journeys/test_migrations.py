@@ -19,8 +19,9 @@ from app.timescale.files import list_files, load_managers
 from app.timescale.manager import TimescaleMigrationManager
 from tests.client import ServiceClient
 from tests.conftest import ROOT, run_command, run_sql
+from tests.ports import find_free_port
 from tests.test_migrations import HYPERTABLES, TABLES, fetch, has_extension, list_tables, read_hypertables, run
-from tests.test_startup import find_free_port, start, wait_until_ready
+from tests.test_startup import start, wait_until_ready
 from tests.timescale.catalogue import build, look
 
 BOOKKEEPING = ["migration", "migration_journal"]

@@ -17,7 +17,8 @@ import pytest
 from app.database import EditionName, probe_edition
 from tests.client import ServiceClient
 from tests.conftest import ROOT, find_program, make_environ
-from tests.test_startup import find_free_port, wait_until_ready
+from tests.ports import find_free_port
+from tests.test_startup import wait_until_ready
 
 DECLARED = 'hypertable=Hypertable("timestamp", chunk_interval=timedelta(days=1)),'
 CHANGED = 'hypertable=Hypertable("timestamp", chunk_interval=timedelta(days=1), retention=timedelta(days=30)),'

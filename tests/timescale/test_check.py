@@ -24,7 +24,7 @@ from app.timescale.journal import LOCK
 from app.timescale.leftovers import has_leftovers
 from app.timescale.statements import ENABLE_TIMESCALE
 from tests.conftest import make_database, read_database, replace_database, run_command, run_sql
-from tests.test_startup import find_free_port
+from tests.ports import find_free_port
 from tests.timescale.project import MEAN, ROWS, Project, check, daily, declare, is_community, is_in_webassembly, step
 
 ONE = """

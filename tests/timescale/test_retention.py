@@ -19,7 +19,7 @@ from app.timescale.hypertable import Hypertable
 from app.timescale.retention import BATCH, LOCK, drop_all_expired, drop_expired
 from app.upkeep import drop_expired_rows
 from tests.conftest import hear, make_database
-from tests.test_startup import find_free_port
+from tests.ports import find_free_port
 from tests.timescale.project import Project, daily, declare, step, stop_jobs
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
