@@ -179,18 +179,21 @@ async def _persist(
     engine: Engine, connection: Any, name: str, terminal: Terminal, run: Callable[[], Awaitable[None]], outcome: str
 ) -> None:
     """Runs what `outcome` says of when it fails; again after a pause, as often as others are in its way."""
+    seen = ""  # who was in the way, by the last attempt that got to see it
     for attempt in range(1, ATTEMPTS + 1):
-        blockers = await _try_once(engine, connection, name, terminal, run, outcome)
-        if blockers is None:
+        gave_way = await _try_once(engine, connection, name, terminal, run, outcome)
+        if gave_way is None:
             return
+        blockers, error = gave_way
+        seen = blockers or seen
         if attempt == ATTEMPTS:
             raise MigrationFailed(
                 f"{name} did not get its locks in {ATTEMPTS} attempts, {outcome}. "
-                f"In its way: {blockers}. End that session, or run this again later."
+                f"In its way: {seen or error}. End that session, or run this again later."
             )
         pause = min(2.0 ** (attempt - 1), LONGEST_PAUSE) * random.uniform(0.5, 1)  # noqa: S311 - no secret
         terminal.warn(
-            f"{name} gave way to {blockers}: attempt {attempt + 1} of {ATTEMPTS} in {pause:.1f} s. "
+            f"{name} gave way to {blockers or error}: attempt {attempt + 1} of {ATTEMPTS} in {pause:.1f} s. "
             "Nobody waits for it meanwhile."
         )
         await asyncio.sleep(pause)
@@ -198,17 +201,15 @@ async def _persist(
 
 async def _try_once(
     engine: Engine, connection: Any, name: str, terminal: Terminal, run: Callable[[], Awaitable[None]], outcome: str
-) -> str | None:
-    """Who was in the way; None when it is done."""
+) -> tuple[str, str] | None:
+    """Who was in the way, as far as that was seen, and what the server said of it; None when it is done."""
     async with watch(engine, connection.get_server_pid(), terminal.warn) as watched:
         try:
             await run()
-        except (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError) as error:
-            return "; ".join(watched.blockers) or describe_error(error)
-        except asyncpg.InternalServerError as error:
-            if not str(error).startswith(OVERTAKEN):
+        except (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError, asyncpg.InternalServerError) as error:
+            if isinstance(error, asyncpg.InternalServerError) and not str(error).startswith(OVERTAKEN):
                 raise MigrationFailed(_refuse(name, outcome, error)) from error
-            return "; ".join(watched.blockers) or describe_error(error)
+            return "; ".join(watched.blockers), describe_error(error)
         except (*UNREACHABLE, asyncpg.InterfaceError) as error:
             raise MigrationFailed(
                 f"The connection to the database was lost during {name[:1].lower()}{name[1:]}, which is done wholly or not at all: run this again "

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import signal
 import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -24,6 +26,7 @@ from app.migrations.preview import preview_migrations
 from app.migrations.runner import Terminal, apply_migrations, reverse_migrations
 from app.migrations.state import list_migrations
 from app.migrations.watch import watch
+from app.timescale import manager
 from app.timescale.files import compute_checksum, list_files
 from app.timescale.journal import LOCK, name_user
 from app.timescale.leftovers import CREATE_STEPS
@@ -83,21 +86,25 @@ async def test_a_migration_gives_way_to_a_long_reader_and_comes_again(
 
     def warn(text: str) -> None:
         said.append(text)
-        gave_way.set()
+        if (
+            " gave way to a report (" in text
+        ):  # on a busy machine the first attempts may be over before they see to whom
+            gave_way.set()
 
     running = asyncio.create_task(
         apply_migrations(project.engine, project.app, Terminal(said.append, warn, show_progress))
     )
     await gave_way.wait()
+    told = next(text for text in said if " gave way to a report (" in text)
     # Everyone else goes on: nobody stands in a queue behind the migration.
-    assert await asyncio.wait_for(project.fetch("SELECT count(*)::int FROM one"), 5) == [(0,)]
+    assert await asyncio.wait_for(project.fetch("SELECT count(*)::int FROM one"), 30) == [(0,)]
     await holding.rollback()
     await reader.close()
     await running
     user = await project.fetch("SELECT current_user::text")
-    assert f" gave way to a report ({user[0][0]}" in said[0]
-    assert "idle in transaction for 00:00:0" in said[0]
-    assert ": attempt 2 of 15 in 0." in said[0]
+    assert f" gave way to a report ({user[0][0]}" in told
+    assert "idle in transaction for 00:0" in told
+    assert f": attempt {said.index(told) + 2} of 15 in 0." in told
     assert ": applied in " in said[-1]
     assert await project.fetch("SELECT more FROM one") == []
 
@@ -135,19 +142,30 @@ async def test_a_reader_that_never_ends_is_named_and_nothing_is_changed(
 ) -> None:
     project = Project(tmp_path, empty_database_url, monkeypatch)
     monkeypatch.setattr(runner, "LONGEST_PAUSE", 0.1)
-    monkeypatch.setattr(runner, "ATTEMPTS", 2)
     await write(project, ONE)
     await project.forwards()
     second = await write(project, ONE + "    more = Text(default=None, null=True)\n")
+    # Once it is known who is in the way there is one more attempt, which is over before anybody can look.
+    attempts = 0
+
+    def warn(text: str) -> None:
+        nonlocal attempts
+        attempts += 1
+        if " gave way to a report (" in text:
+            monkeypatch.setattr(runner, "ATTEMPTS", attempts + 1)
+            monkeypatch.setattr(manager, "LOCK_TIMEOUT", timedelta(milliseconds=1))
+
     reader = await asyncpg.connect(empty_database_url, server_settings={"application_name": "a report"})
     try:
         await reader.execute("BEGIN; SELECT * FROM one")
-        with pytest.raises(
-            MigrationFailed, match=f"^{second} did not get its locks in 2 attempts.*In its way: a report"
-        ):
-            await project.forwards()
+        with pytest.raises(MigrationFailed) as failed:
+            await apply_migrations(project.engine, project.app, Terminal(print, warn, show_progress))
     finally:
         await reader.close()
+    assert str(failed.value).startswith(
+        f"{second} did not get its locks in {attempts + 1} attempts, and all is as it was "
+    )
+    assert ". In its way: a report (" in str(failed.value)
     assert len(await project.fetch(APPLIED)) == 1
 
 
@@ -239,7 +257,7 @@ async def test_the_history_says_who_did_what_when_and_from_which_file(server_url
         ]
         shown = await asyncio.to_thread(run_command, "invoke", "migrate-history", database_url=url)
         assert f"{newest}  pending  " in shown.stdout
-        assert f" UTC by {name_user()} as {role}, took 0." in shown.stdout
+        assert re.search(rf" UTC by {re.escape(name_user())} as {role}, took \d+\.\d\d s, file ", shown.stdout)
         current = await asyncio.to_thread(run_command, "invoke", "migrate-current", "--json", database_url=url)
         assert json.loads(current.stdout) == {
             "migration": list_migrations()[-2],
@@ -467,9 +485,12 @@ async def test_a_run_that_is_killed_leaves_the_lock_and_the_database_to_the_next
 async def test_a_run_that_is_interrupted_ends_at_once_and_without_a_trace(empty_database_url: str) -> None:
     async with run_blocked(empty_database_url) as process:
         process.send_signal(signal.SIGINT)
-        out, err = await asyncio.wait_for(process.communicate(), 10)
+        out, err = await asyncio.wait_for(process.communicate(), 30)
         assert (process.returncode, out, err) == (128 + signal.SIGINT, b"", b"")
-        assert await fetch(empty_database_url, RUNNING.format("pid")) == []
+        # Its session was told to end, and does when its process comes to it; nobody else would wake it before the block ends.
+        async with asyncio.timeout(30):
+            while await fetch(empty_database_url, RUNNING.format("pid")) != []:  # noqa: ASYNC110 - as above
+                await asyncio.sleep(0.05)
     await finish(empty_database_url)
 
 
