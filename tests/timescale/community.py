@@ -34,7 +34,7 @@ from typing import Self
 from tests.npm import NODE, NpmError, install_packages
 
 PACKAGE_DIR = Path(__file__).parent / "pglite"
-START_SECONDS = 60.0
+START_SECONDS = 120.0
 
 
 class CommunityServerError(RuntimeError):

@@ -95,7 +95,8 @@ async def test_a_retention_shorter_than_the_refresh_window_spoils_the_aggregate(
     await prepare(project)
     if not await is_community(project):
         pytest.skip("policies are Community's")
-    hour = "time_bucket('1 hour', now() - interval '15 days')"
+    ((hour,),) = await project.fetch("SELECT quote_literal(time_bucket('1 hour', now() - interval '15 days'))")
+    hour = f"{hour}::timestamptz"  # the same one in every statement, whatever the clock says by then
     await project.fetch(
         f"INSERT INTO summed SELECT 'A', {hour} + n * interval '1 minute', n FROM generate_series(1, 9) AS n"
     )

@@ -158,6 +158,19 @@ async def test_what_cannot_be_walked_over_is_refused(filled: Project) -> None:
     assert await filled.fetch(SUMS) == BEFORE
 
 
+# Has a batch wait until the test lets go of lock 7, asking again and again: a wait in the server would end at lock_timeout.
+WAIT_FOR_7 = """
+CREATE FUNCTION wait_for_7() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+  WHILE NOT pg_try_advisory_xact_lock(7) LOOP PERFORM pg_sleep(0.01); END LOOP;
+  RETURN NULL;
+END $$;
+CREATE TRIGGER waiting AFTER UPDATE ON readings FOR EACH STATEMENT EXECUTE FUNCTION wait_for_7()
+"""
+WAITING_FOR_7 = (
+    "SELECT count(*) > 0 FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'"
+)
+
+
 async def test_the_service_goes_on_writing_meanwhile(
     empty_database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -167,17 +180,29 @@ async def test_the_service_goes_on_writing_meanwhile(
     await project.fetch(ROWS)
     await write(project)
     writer = await asyncpg.connect(empty_database_url)
-    running = asyncio.create_task(run(project))
     written = 0
+
+    async def insert() -> None:
+        nonlocal written
+        written += 1
+        at = datetime(2025, 1, 1, tzinfo=UTC) + timedelta(minutes=written)
+        await asyncio.wait_for(writer.execute("INSERT INTO readings VALUES ('A', $1, 1)", at), 30)
+
     try:
-        while not running.done():
-            written += 1
-            at = datetime(2025, 1, 1, tzinfo=UTC) + timedelta(minutes=written)
-            await asyncio.wait_for(writer.execute("INSERT INTO readings VALUES ('A', $1, 1)", at), 5)
-        await running
+        await writer.execute(WAIT_FOR_7)
+        await writer.execute("SELECT pg_advisory_lock(7)")
+        async with asyncio.TaskGroup() as group:
+            running = group.create_task(run(project))
+            while not await writer.fetchval(WAITING_FOR_7):  # the server has no event for it
+                assert not running.done()
+                await asyncio.sleep(0.02)
+            for _ in range(20):
+                await insert()
+            await writer.execute("SELECT pg_advisory_unlock(7)")
+            while not running.done():
+                await insert()
     finally:
         await writer.close()
-    assert written > 10
     assert (await project.fetch("SELECT count(*)::int, count(*) FILTER (WHERE value = 0)::int FROM readings")) == [
         (1000 + written, 2)
     ]

@@ -198,8 +198,11 @@ async def test_chunks_that_were_never_counted_are_not_taken_for_empty(project: P
     await step(project, declare(daily()))
     if not await project.fetch("SELECT FROM pg_extension WHERE extname = 'timescaledb'"):
         pytest.skip("this edition has no chunks")
+    await project.fetch("ALTER TABLE readings SET (autovacuum_enabled = off)")  # which would count at a time of its own
     await project.fetch("INSERT INTO machines VALUES ('A')")
     await project.fetch(ROWS)
+    counting = "SELECT DISTINCT reloptions FROM pg_class WHERE oid IN (SELECT show_chunks('readings'))"
+    assert await project.fetch(counting) == [(["autovacuum_enabled=off"],)]
     project.declare(declare(daily(), DOUBLE))
     await project.generate()
 

@@ -98,7 +98,7 @@ async def test_the_script_gives_the_same_database_as_the_runner(server_url: str,
         assert said.splitlines()[-1] == f"The database is at {list_migrations()[-1]}."
         assert await read_all(second) == await read_all(first)
         journal = await fetch(
-            second, "SELECT by, took > interval '0', at > now() - interval '1 minute' FROM migration_journal"
+            second, "SELECT by, took > interval '0', at > now() - interval '1 hour' FROM migration_journal"
         )
         assert journal == [(None, True, True)] * len(list_migrations())
         before = await read_all(second)
@@ -108,7 +108,7 @@ async def test_the_script_gives_the_same_database_as_the_runner(server_url: str,
             "migrate": "Nothing to apply",
             "migrate-check": "in step",
             "migrate-preview": "-- Nothing to apply or to reverse.",
-            "migrate-history": " by a script, took 0.",
+            "migrate-history": " by a script, took ",
         }.items():
             done = await asyncio.to_thread(run_command, "invoke", command, database_url=second)
             assert done.returncode == 0, done.stderr

@@ -72,7 +72,7 @@ async def test_psql_makes_the_runner_s_database_of_the_committed_script(empty: C
     psql = str(find_wheel().bin_dir / "psql")
     command = [psql, "-X", "-q", "-1", "-v", "ON_ERROR_STOP=1", "-f", str(ROOT / "docs" / "schema.sql"), url]
     done = await asyncio.to_thread(
-        lambda: subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        lambda: subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
     )
     assert done.returncode == 0, done.stderr
     assert await look(url) == made
@@ -263,7 +263,7 @@ async def test_the_command_names_the_file_that_is_not_what_the_migrations_say(
             env=make_environ(DATABASE_URL=empty_database_url),
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=100,
             check=False,
         )
         return done.returncode, done.stdout, done.stderr
