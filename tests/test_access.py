@@ -77,7 +77,7 @@ async def test_a_key_that_is_revoked_or_has_expired_lets_nobody_in(
         assert await ask(service, x_api_key=short) == (401, "The API key has expired: use another.")
 
 
-async def test_a_key_is_looked_up_once_for_all_that_bring_it_within_seconds(
+async def test_a_key_is_looked_up_once_for_all_that_bring_it_while_that_holds(
     database_url: str, connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looked_up: list[str] = []
@@ -87,6 +87,7 @@ async def test_a_key_is_looked_up_once_for_all_that_bring_it_within_seconds(
         return await find_holder(connection, key)
 
     monkeypatch.setattr(entrance, "find_holder", find_noted)
+    monkeypatch.setattr(entrance, "HOLDS", 3600.0)  # all of them come within it, however slow the machine is
     key = await make(connection, Role.VIEWER)
     async with run_service(database_url, **PRODUCTION) as service:
         answers = await asyncio.gather(*(ask(service, x_api_key=key) for _ in range(20)))

@@ -48,7 +48,7 @@ async def begin(service: ServiceClient, payload: Any = None, **headers: str) -> 
 
 async def hear(socket: websockets.ClientConnection) -> Any:
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             return msgspec.json.decode(await socket.recv())
     except websockets.ConnectionClosed as closed:
         return (None, None) if closed.rcvd is None else (closed.rcvd.code, closed.rcvd.reason)
@@ -105,7 +105,7 @@ async def test_a_socket_is_closed_when_its_key_is_revoked(
 
 async def test_a_socket_is_closed_when_its_token_ends(database_url: str) -> None:
     async with run_service(database_url, **HS256, AURUM_JWT_LEEWAY="PT0S") as service:
-        ends = int(time.time()) + 2
+        ends = int(time.time()) + 6  # by then it's let in, however slow the machine is
         socket, answer = await begin(service, {"authorization": f"Bearer {sign(say(exp=ends))}"})
         assert answer == {"type": "connection_ack"}
         assert await hear(socket) == (4403, EXPIRED)
@@ -130,7 +130,7 @@ async def test_an_event_stream_ends_with_a_word_when_its_key_is_revoked(
                     {"machine_id": "A", "timestamp": 1, "metrics": {"a": time.time()}}, onConflict="overwrite"
                 )
             await connection.execute("UPDATE api_keys SET revoked_at = now() WHERE prefix = $1", viewer.split("_")[1])
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(30):
                 await reading
         assert events[0]["data"]["measurements"]["measurements"] == [{"machineId": "A"}]
         assert events[-1] == {

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 import asyncpg
 import pytest
 
+import app.database
 from app.access.audit import Deed, begin_deed
 from app.access.principal import Principal, PrincipalKind
 from app.alert import AlertState, AlertType, Severity
@@ -25,9 +26,11 @@ BEGIN = datetime(2026, 1, 31, 12, tzinfo=UTC)
 
 
 @pytest.fixture
-async def database(database_url: str) -> AsyncIterator[Database]:
+async def database(database_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Database]:
+    # All wait for the same row, one after the other, on a machine that may be slow.
+    monkeypatch.setattr(app.database, "ACQUIRE_TIMEOUT", 120.0)
     await run_sql(database_url, "INSERT INTO machines (machine_id, machine_type, location) VALUES ('A', 'press', 'x')")
-    database = Database(timescale="auto", pool_size=10, statement_timeout=timedelta(seconds=20))
+    database = Database(timescale="auto", pool_size=10, statement_timeout=timedelta(seconds=120))
     await database.open(database_url)
     yield database
     await database.close()

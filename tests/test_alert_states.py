@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from app.alert import AlertState, AlertType, Severity
@@ -151,6 +151,7 @@ def test_a_condition_that_merely_lasts_is_no_transition() -> None:
     assert is_worth_keeping(bring_to(CLEARED), raise_again(bring_to(CLEARED), condition(5)))
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.tuples(st.sampled_from(AlertAction), st.integers(-5, 120), st.sampled_from(["ana", "bo"]))))
 def test_whatever_happens_an_alert_stays_whole(happening: list[tuple[AlertAction, int, str]]) -> None:
     alert = OPENED

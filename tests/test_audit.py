@@ -16,6 +16,7 @@ import asyncpg
 import msgspec
 import pytest
 
+import app.database
 from app.access.audit import Change, Subject, begin_deed, record_changes
 from app.access.principal import EVERYONE
 from app.access.roles import Role
@@ -237,8 +238,10 @@ async def test_of_very_many_replaced_values_a_thousand_are_told_and_all_are_coun
 
 
 async def test_writers_at_once_make_one_chain_without_gaps(
-    service: ServiceClient, connection: Connection, database_url: str
+    service: ServiceClient, connection: Connection, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # One after the other, on a machine that may be slow.
+    monkeypatch.setattr(app.database, "ACQUIRE_TIMEOUT", 120.0)
     await asyncio.gather(*(service.register(f"M-{n}") for n in range(40)))
     rows = await connection.fetch("SELECT id, previous_hash, hash FROM audit ORDER BY id")
     assert [row["id"] for row in rows] == list(range(1, 41))

@@ -26,7 +26,7 @@ async def test_an_error_only_puts_a_chore_off() -> None:
 
     with hear("app.chores") as lines:
         task = asyncio.create_task(repeat("sweep the floor", do, every=0, failing=failing))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await finished.wait()
             await stop(task, 5)
     assert done == [4, 3, 2, 1]
@@ -46,7 +46,7 @@ async def test_a_chore_stops_in_the_middle_of_its_work() -> None:
 
     task = asyncio.create_task(repeat("wait", do, every=3600, failing={}))
     await begun.wait()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await stop(task, 5)
     assert task.cancelled()
 
@@ -63,6 +63,6 @@ async def test_a_chore_stops_although_an_outage_takes_the_place_of_its_cancellat
 
     task = asyncio.create_task(repeat("wait", do, every=3600, failing={}))
     await begun.wait()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await stop(task, 0.01)
     assert task.cancelled()

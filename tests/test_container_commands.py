@@ -41,7 +41,7 @@ async def has_timescale(server_url: str) -> bool:
         await connection.close()
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 async def test_migrate_serve_probe_back_up_and_stop_as_in_production(image: Image, server_url: str) -> None:
     # The server that tests run on may have no TimescaleDB, which production requires; all else is as it is there.
     edition = {} if await has_timescale(server_url) else {"AURUM_TIMESCALE": "auto"}
@@ -97,7 +97,8 @@ async def test_migrate_serve_probe_back_up_and_stop_as_in_production(image: Imag
 
 async def use(serving: asyncio.subprocess.Process, port: int, key: str) -> None:
     """The service as whoever it is, and what it lets in."""
-    async with asyncio.timeout(60), httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False) as http:
+    address = f"http://127.0.0.1:{port}"
+    async with asyncio.timeout(60), httpx.AsyncClient(base_url=address, timeout=30, trust_env=False) as http:
         while True:
             assert serving.returncode is None, (await serving.communicate())[0].decode()
             try:

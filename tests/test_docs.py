@@ -128,7 +128,7 @@ async def test_the_readme_s_example_answers_what_the_readme_shows(service: Servi
     outputs: list[Any] = []
     for command in commands.replace("http://127.0.0.1:8000", service.url).split("\n\n"):
         done = await asyncio.to_thread(
-            subprocess.run, ["bash", "-c", command], capture_output=True, text=True, timeout=20, check=True
+            subprocess.run, ["bash", "-c", command], capture_output=True, text=True, timeout=60, check=True
         )
         outputs.append(msgspec.json.decode(done.stdout))
     registered, ingested = outputs
