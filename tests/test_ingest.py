@@ -307,12 +307,12 @@ async def test_graphql_takes_readings_by_the_same_rules(service: ServiceClient, 
 
 
 async def test_a_database_that_is_gone_is_answered_with_503(server_url: str, template: str) -> None:
-    async with make_database(server_url, template) as url, run_service(url, AURUM_INGEST_DEADLINE="PT0.5S") as service:
+    async with make_database(server_url, template) as url, run_service(url, AURUM_INGEST_DEADLINE="PT3S") as service:
         await service.register("PRESS-1")
         admin = await asyncpg.connect(server_url)
         name = read_database(url)
         await admin.execute(f"ALTER DATABASE {name} WITH ALLOW_CONNECTIONS false")
-        await admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1", name)
+        await admin.execute("SELECT pg_terminate_backend(pid, 30_000) FROM pg_stat_activity WHERE datname = $1", name)
         response = await service.http.post("/ingest", json=reading())
         assert (response.status_code, response.json()["code"]) == (503, "DATABASE_UNAVAILABLE")
         assert (await service.http.get("/health/ready")).status_code == 503
@@ -401,7 +401,7 @@ async def test_what_a_page_of_another_site_can_send_is_refused(service: ServiceC
 
 async def test_a_server_that_hangs_is_given_up(database_url: str, connection: Connection) -> None:
     """A lock stands for it: what waits is ended by the server's own time limit, or by ours a little later."""
-    async with run_service(database_url, AURUM_STATEMENT_TIMEOUT="PT0.3S") as service:
+    async with run_service(database_url, AURUM_STATEMENT_TIMEOUT="PT3S") as service:
         await service.register("PRESS-1")
         async with connection.transaction():
             await connection.execute("LOCK TABLE raw_measurements IN ACCESS EXCLUSIVE MODE")

@@ -40,7 +40,7 @@ async def exchange(service: ServiceClient, *pieces: bytes, wait: float = 0) -> b
                 writer.write(piece)
                 await writer.drain()
                 await asyncio.sleep(wait)
-        return await asyncio.wait_for(reading, 10)
+        return await asyncio.wait_for(reading, 60)
     finally:
         writer.close()
 
@@ -323,10 +323,13 @@ async def test_what_is_forwarded_counts_from_a_trusted_proxy_alone(
 # --- Slow clients -----------------------------------------------------------------------------------------------
 
 
+PATIENCE = 2.0  # seconds of the service's here: longer than a busy machine keeps whoever is in time waiting
+
+
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("HEAD_SECONDS", "BODY_SECONDS", "ANSWER_SECONDS"):
-        monkeypatch.setattr(protocol, name, 0.2)
+    for name in ("HEAD_SECONDS", "BODY_SECONDS"):
+        monkeypatch.setattr(protocol, name, PATIENCE)
     monkeypatch.setattr(protocol, "LOOK", 0.05)
 
 
@@ -341,7 +344,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_a_head_that_does_not_come_is_given_up(
     impatient: None, service: ServiceClient, pieces: list[bytes]
 ) -> None:
-    status, headers, body = read_error(await exchange(service, *pieces, wait=0.01))
+    status, headers, body = read_error(await exchange(service, *pieces, wait=0.03))
     assert (status, body["code"]) == (408, "REQUEST_TIMEOUT")
     assert pick(headers) == SAFE
     assert headers["connection"] == "close"
@@ -378,28 +381,28 @@ async def test_an_operation_that_trickles_is_given_up_and_one_that_goes_on_is_no
 ) -> None:
     content = msgspec.json.encode(ASK) + b" " * 4_000
     head = HEAD % (b"/graphql", b"application/json", len(content))
-    status, _, body = read_error(await exchange(service, head, *[b" "] * 100, wait=0.01))
+    status, _, body = read_error(await exchange(service, head, *[b" "] * 300, wait=0.02))
     assert status == 408
     assert body == {
         "code": "REQUEST_TIMEOUT",
-        "message": "Nothing of the body arrived for 0.2 s, or less than 240 bytes a second.",
+        "message": "Nothing of the body arrived for 2 s, or less than 240 bytes a second.",
     }
     # Longer than a pause may be, in pieces that are quick enough.
     pieces = [content[n : n + 100] for n in range(0, len(content), 100)]
-    answer = await exchange(service, head, *pieces, wait=0.02)
+    answer = await exchange(service, head, *pieces, wait=0.06)
     assert answer.startswith(b"HTTP/1.1 200 OK")
 
 
 async def test_readings_that_trickle_are_given_up_and_what_is_durable_is_told(
     service: ServiceClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stall, "STALL", 0.2)
+    monkeypatch.setattr(stall, "STALL", PATIENCE)
     await service.register("A")
     line = b'{"machine_id":"A","timestamp":%d,"metrics":{"a":1}}\n'
     # The batch before the last is durable once this one is read.
     lines = b"".join(line % (n * 1000) for n in range(12_000))
     head = HEAD % (b"/ingest", b"application/x-ndjson", 10 * len(lines))
-    status, _, body = read_error(await exchange(service, head, lines, *[b" "] * 100, wait=0.01))
+    status, _, body = read_error(await exchange(service, head, lines, *[b" "] * 300, wait=0.02))
     assert (status, body["code"]) == (408, "REQUEST_TIMEOUT")
     assert body["message"] == (
         "Less than 240 bytes a second of the body arrived: send it again, once it is there as a whole. What is under "
@@ -410,7 +413,7 @@ async def test_readings_that_trickle_are_given_up_and_what_is_durable_is_told(
     # Longer than a pause may be, in pieces that are quick enough.
     pieces = [b"".join(line % (n * 1000) for n in range(m, m + 10)) for m in range(0, 400, 10)]
     head = HEAD % (b"/ingest", b"application/x-ndjson", sum(map(len, pieces)))
-    assert b'"duplicates":400' in await exchange(service, head, *pieces, wait=0.02)
+    assert b'"duplicates":400' in await exchange(service, head, *pieces, wait=0.06)
 
 
 async def test_a_body_that_the_service_itself_does_not_take_is_waited_for(
@@ -419,21 +422,22 @@ async def test_a_body_that_the_service_itself_does_not_take_is_waited_for(
     connection: asyncpg.Connection[asyncpg.Record],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(stall, "STALL", 0.2)
+    monkeypatch.setattr(stall, "STALL", PATIENCE)
     await service.register("A")
     lines = b"".join(b'{"machine_id":"A","timestamp":%d,"metrics":{"a":1}}\n' % n for n in range(30_000))
     await connection.execute("BEGIN; LOCK TABLE raw_measurements IN ACCESS EXCLUSIVE MODE")
     head = HEAD % (b"/ingest", b"application/x-ndjson", len(lines))
     sending = asyncio.create_task(exchange(service, head + lines))
-    await asyncio.sleep(1)  # longer than any pause may be
+    await asyncio.sleep(PATIENCE + 1)  # longer than any pause may be
     assert not sending.done()
     await connection.execute("ROLLBACK")
     assert b'"accepted":30000' in await sending
 
 
-async def test_who_does_not_take_an_answer_is_cut_off(impatient: None, service: ServiceClient) -> None:
+async def test_who_does_not_take_an_answer_is_cut_off(service: ServiceClient, monkeypatch: pytest.MonkeyPatch) -> None:
     await service.register("A")
     await service.ingest([{"machine_id": "A", "timestamp": n, "metrics": {"a": n}} for n in range(10_000)])
+    monkeypatch.setattr(protocol, "ANSWER_SECONDS", 0.2)
     query = "{ measurements(first: 10000) { nodes { machineId timestamp metrics } } }"
     body = msgspec.json.encode({"query": query})
     request = (
@@ -444,7 +448,7 @@ async def test_who_does_not_take_an_answer_is_cut_off(impatient: None, service: 
     writer.write((request % len(body) + body) * 40)
     cut_off = asyncio.create_task(_write_on(writer))
     with pytest.raises(ConnectionError):
-        await asyncio.wait_for(cut_off, 20)
+        await asyncio.wait_for(cut_off, 60)
     assert await service.ask("{ __typename }") == {"__typename": "Query"}
 
 
@@ -458,9 +462,10 @@ async def _write_on(writer: asyncio.StreamWriter) -> None:
 async def test_a_client_that_thinks_for_long_is_answered_on_the_same_connection(
     impatient: None, service: ServiceClient
 ) -> None:
-    for _ in range(2):
-        assert (await service.http.get("/health/live")).status_code == 200
-        await asyncio.sleep(0.5)  # longer than a head may take
+    first = b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    last = first.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
+    answers = await exchange(service, first, last, wait=PATIENCE + 0.5)  # longer than a head may take
+    assert answers.count(b"HTTP/1.1 200 OK") == answers.count(b'{"status":"live"}') == 2
 
 
 async def test_more_connections_than_there_may_be_are_told_so(database_url: str) -> None:
@@ -473,7 +478,10 @@ async def test_more_connections_than_there_may_be_are_told_so(database_url: str)
         for _, writer in held:
             writer.close()
             await writer.wait_closed()
-        assert (await service.http.get("/health/live")).status_code == 200
+        async with asyncio.timeout(30):  # until the service has heard of it, too
+            while (answer := await service.http.get("/health/live")).status_code == 503:
+                pass
+        assert answer.status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -522,7 +530,7 @@ async def test_who_hangs_up_in_the_middle_of_an_operation_is_no_failure_of_the_s
     await writer.drain()
     writer.close()
     await writer.wait_closed()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while 'method="POST",route="/graphql"' not in (counts := (await service.http.get("/metrics")).text):  # noqa: ASYNC110 - nothing tells of it
             await asyncio.sleep(0.02)
     statuses = re.findall(r'_seconds_count\{method="POST",route="/graphql",status="(\d+)"\}', counts)

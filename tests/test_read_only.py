@@ -24,7 +24,7 @@ async def make_read_only(url: str) -> None:
     await run_sql(
         url,
         f"ALTER DATABASE {name} SET default_transaction_read_only = on",
-        f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}' AND pid <> pg_backend_pid()",
+        f"SELECT pg_terminate_backend(pid, 30_000) FROM pg_stat_activity WHERE datname = '{name}' AND pid <> pg_backend_pid()",
     )
 
 
@@ -35,7 +35,7 @@ async def make_writable(url: str) -> None:
 
 @pytest.fixture
 async def service(database_url: str) -> AsyncIterator[ServiceClient]:
-    async with run_service(database_url, AURUM_INGEST_DEADLINE="PT1S", AURUM_POOL_SIZE="3") as client:
+    async with run_service(database_url, AURUM_INGEST_DEADLINE="PT3S", AURUM_POOL_SIZE="3") as client:
         await client.register("PRESS-1")
         yield client
 
@@ -44,7 +44,7 @@ async def test_senders_are_told_to_try_again_and_the_service_comes_back_by_itsel
     service: ServiceClient, database_url: str
 ) -> None:
     await make_read_only(database_url)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while (answer := await service.http.post("/ingest", json=reading("PRESS-1", at(0)))).json()[
             "message"
         ] != READ_ONLY:
@@ -57,11 +57,11 @@ async def test_senders_are_told_to_try_again_and_the_service_comes_back_by_itsel
     assert (ready.status_code, ready.json()["checks"]["pool"]) == (503, f"DATABASE_UNAVAILABLE: {READ_ONLY}")
 
     await make_writable(database_url)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while (await service.http.post("/ingest", json=reading("PRESS-1", at(0)))).status_code != 200:
             pass
     assert await service.ingest(reading("PRESS-1", at(0))) == count(duplicates=1)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while (await service.http.get("/health/ready")).status_code != 200:
             pass
 
@@ -73,7 +73,7 @@ async def test_a_service_starts_on_it_and_its_chores_are_no_bugs(
     log = ""
     async with run_service(database_url, AURUM_LOG_LEVEL="info") as service:
         assert await service.ask("{ fleet { machines } }") == {"fleet": {"machines": 0}}
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while f"WARNING app.chores: Could not prune the outbox: {READ_ONLY}\n" not in log:
                 await asyncio.sleep(0.01)
                 log += capsys.readouterr().err
@@ -95,7 +95,7 @@ async def test_an_allowance_that_cannot_be_written_shows_nothing_of_the_database
         assert refused["message"] == "Something went wrong inside the service; its log has it under the correlationId."
         await run_sql(database_url, "ALTER TABLE elsewhere RENAME TO allowances")
         await make_read_only(database_url)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while (refused := await service.refuse("{ fleet { machines } }"))["message"] != READ_ONLY:
                 pass
         assert refused["extensions"]["code"] == "DATABASE_UNAVAILABLE"

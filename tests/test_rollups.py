@@ -83,7 +83,7 @@ async def execute(database: Database, statement: str) -> None:
 
 async def roll_up(database: Database) -> None:
     """Passes until one gets to work: elsewhere on the server others may have transactions that it waits for."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(120):
         while True:
             await keep_rollups(database)
             async with database.connection() as connection:

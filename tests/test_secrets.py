@@ -51,7 +51,7 @@ async def test_no_secret_is_ever_shown(
         reading = asyncio.create_task(asyncio.to_thread(process.stdout.read))  # from the beginning, or the pipe is full
         await wait_until_ready(port)
         base = f"http://127.0.0.1:{port}"
-        async with httpx.AsyncClient(base_url=base, trust_env=False) as http:
+        async with httpx.AsyncClient(base_url=base, trust_env=False, timeout=30) as http:
             for credentials in (key, revoked, token, stale, wrong):
                 for headers in ({"authorization": f"Bearer {credentials}"}, {"x-api-key": credentials}):
                     for path in ("/graphql", "/ingest"):

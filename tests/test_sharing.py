@@ -87,12 +87,12 @@ async def test_who_is_slow_is_told_alone_how_many_batches_are_gone(
     async with run_service(database_url) as service, AsyncExitStack() as stack:
         await service.register("A", "B")
         subscriptions = [await stack.enter_async_context(service.subscribe(QUERY)) for _ in range(3)]
-        for reading in READINGS:
-            await service.ingest(reading)
-        batches = [[await each.next() for _ in range(2)] for each in subscriptions]
-    assert [first["dropped"] for first, _ in batches] == [0, 0, 0]
-    assert sorted(second["dropped"] for _, second in batches) == [0, 0, 7]
-    assert [told(second) for _, second in batches] == [[("B", {"a": 1.0, "b": 2.0})]] * 3
+        await service.ingest(READINGS[0])
+        assert [(await each.next())["dropped"] for each in subscriptions] == [0, 0, 0]
+        await service.ingest(READINGS[1])
+        batches = [await each.next() for each in subscriptions]
+    assert sorted(batch["dropped"] for batch in batches) == [0, 0, 7]
+    assert [told(batch) for batch in batches] == [[("B", {"a": 1.0, "b": 2.0})]] * 3
 
 
 async def test_whoever_comes_first_may_leave_and_the_others_still_get_the_answer() -> None:

@@ -15,8 +15,9 @@ import pytest
 from app.events import fanout
 from app.events.outbox import Topic
 from app.graphql import sse
-from tests.client import ServiceClient
+from tests.client import PATIENCE, ServiceClient
 from tests.conftest import run_service
+from tests.following import is_here, is_up
 
 QUERY = "subscription ($after: String) { measurements(after: $after) { cursor dropped measurements { metrics } } }"
 ACCEPT = {"accept": "text/event-stream"}
@@ -27,17 +28,30 @@ class EventSource:
 
     def __init__(self, response: httpx.Response) -> None:
         self.response = response
-        self.comments: list[str] = []
         self._lines = response.aiter_lines()
 
-    async def next(self, seconds: float = 10) -> dict[str, str]:
+    async def wait_until_up(self) -> None:
+        """Until the service in this process has the subscription: the answer begins before."""
+        async with asyncio.timeout(PATIENCE):
+            while not is_up(self.response.headers["x-request-id"]):  # noqa: ASYNC110 - nothing tells of it
+                await asyncio.sleep(0.005)
+
+    async def next_comment(self) -> str:
+        """The next line, which must be a comment."""
+        async with asyncio.timeout(PATIENCE):
+            while not (line := await anext(self._lines)):
+                pass
+        assert line.startswith(":"), line
+        return line[1:].strip()
+
+    async def next(self, seconds: float = PATIENCE) -> dict[str, str]:
         """The fields of the next event."""
         fields: dict[str, str] = {}
         async with asyncio.timeout(seconds):
             async for line in self._lines:
                 if line.startswith(":"):
-                    self.comments.append(line[1:].strip())
-                elif line:
+                    continue
+                if line:
                     name, _, value = line.partition(":")
                     fields[name] = value.strip()
                 elif fields:
@@ -61,8 +75,10 @@ async def listen(
     async with service.http.stream("POST", "/graphql", json=body, headers={**ACCEPT, **(headers or {})}) as response:
         assert response.status_code == 200
         assert response.headers["content-type"] == "text/event-stream"
-        await asyncio.sleep(0.05)  # the answer begins before the subscription is up, as over a WebSocket
-        yield EventSource(response)
+        events = EventSource(response)
+        if query == QUERY and is_here(service.url) and "last-event-id" not in (headers or {}):
+            await events.wait_until_up()
+        yield events
 
 
 async def ingest(service: ServiceClient, second: int) -> None:
@@ -88,7 +104,7 @@ async def test_a_browser_subscribes_by_get(service: ServiceClient) -> None:
     ) as response:
         assert response.status_code == 200
         events = EventSource(response)
-        await asyncio.sleep(0.05)
+        await events.wait_until_up()
         await ingest(service, 1)
         assert await events.next_value() == 1.0
 
@@ -140,11 +156,9 @@ async def test_a_stream_without_events_is_kept_open_by_comments(
     async with run_service(database_url) as service:
         await service.register("A")
         async with listen(service) as events:
-            await asyncio.sleep(0.3)
+            assert [await events.next_comment() for _ in range(2)] == ["ping", "ping"]
             await ingest(service, 1)
-            await events.next()
-        assert len(events.comments) >= 2
-        assert set(events.comments) == {"ping"}
+            assert await events.next_value() == 1.0
 
 
 async def test_a_client_that_hangs_up_is_forgotten(service: ServiceClient, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,6 +176,6 @@ async def test_a_client_that_hangs_up_is_forgotten(service: ServiceClient, monke
         await events.next()
         (hub,) = subscribed
         assert not hub.is_idle
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         while not hub.is_idle:  # noqa: ASYNC110 - the service has no event for it
             await asyncio.sleep(0.01)

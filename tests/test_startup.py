@@ -32,10 +32,11 @@ def fill(command: list[str], port: int) -> list[str]:
 
 
 @contextmanager
-def start(command: list[str], port: int, **variables: str) -> Iterator[subprocess.Popen[str]]:
+def start(command: list[str], port: int, *before: str, **variables: str) -> Iterator[subprocess.Popen[str]]:
+    """The process, which ends with the block at the latest; `before` is what its command line begins with."""
     program, *arguments = fill(command, port)
     process = subprocess.Popen(
-        [find_program(program), *arguments],
+        [*before, find_program(program), *arguments],
         cwd=ROOT,
         env=make_environ(AURUM_PORT=str(port), **variables),
         stdout=subprocess.PIPE,
@@ -50,7 +51,7 @@ def start(command: list[str], port: int, **variables: str) -> Iterator[subproces
 
 
 async def wait_until_ready(port: int) -> httpx.Response:
-    async with httpx.AsyncClient(trust_env=False) as http, asyncio.timeout(30):
+    async with httpx.AsyncClient(trust_env=False) as http, asyncio.timeout(120):
         while True:
             try:
                 return await http.get(f"http://127.0.0.1:{port}/health/ready")
@@ -74,7 +75,7 @@ async def test_the_service_starts_and_stops_the_way_its_ecosystem_expects(
     with start(command, port, DATABASE_URL=database_url) as process:
         assert (await wait_until_ready(port)).json()["status"] == "ready"
         process.send_signal(signal.SIGTERM)
-        output, _ = await asyncio.to_thread(process.communicate, timeout=15)
+        output, _ = await asyncio.to_thread(process.communicate, timeout=60)
         assert process.returncode in (0, -signal.SIGTERM, 128 + signal.SIGTERM), output
         assert "Traceback" not in output
 
@@ -84,12 +85,13 @@ async def test_the_service_may_open_a_file_for_each_connection_or_says_what_limi
     for hard, allowed in ((most, 310), (300, 300)):
         port = find_free_port()
         variables = {"AURUM_MAX_CONNECTIONS": "200", "AURUM_POOL_SIZE": "10"}
-        with start(["invoke", "serve"], port, DATABASE_URL=database_url, **variables) as process:
-            resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (64, hard))  # long before it has read its settings
+        limits = "ulimit -Sn 64" if hard == most else f"ulimit -Sn 64 && ulimit -Hn {hard}"
+        shell = ("sh", "-c", f'{limits} && exec "$@"', "sh")
+        with start(["invoke", "serve"], port, *shell, DATABASE_URL=database_url, **variables) as process:
             await wait_until_ready(port)
             assert resource.prlimit(process.pid, resource.RLIMIT_NOFILE) == (allowed, hard)
             process.send_signal(signal.SIGTERM)
-            output, _ = await asyncio.to_thread(process.communicate, timeout=15)
+            output, _ = await asyncio.to_thread(process.communicate, timeout=60)
         told = "The process may open 300 files, and AURUM_MAX_CONNECTIONS asks for 310: raise the limit (ulimit -n, LimitNOFILE)"
         assert (told in output) == (hard == 300)
 
@@ -105,7 +107,7 @@ async def test_a_server_that_bounds_nothing_is_told_of_in_the_log(command: Any, 
     with start(getattr(command, "values", [command])[0], port, DATABASE_URL=database_url) as process:
         await wait_until_ready(port)
         process.send_signal(signal.SIGTERM)
-        output, _ = await asyncio.to_thread(process.communicate, timeout=15)
+        output, _ = await asyncio.to_thread(process.communicate, timeout=60)
     assert ("This server bounds neither clients that are slow nor connections" in output) is told, output
 
 

@@ -35,7 +35,7 @@ def test_a_licence_with_duties_or_none_is_refused(licence: str) -> None:
 
 
 def scan(*files: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*HOOK, *files], cwd=ROOT, capture_output=True, text=True, timeout=100, check=False)
+    return subprocess.run([*HOOK, *files], cwd=ROOT, capture_output=True, text=True, timeout=240, check=False)
 
 
 def test_no_file_of_the_service_holds_a_secret() -> None:

@@ -12,10 +12,12 @@ from hypothesis import strategies as st
 
 from app.history.text import encode_instants, encode_millis, encode_values, pass_values
 from app.instants import format_instant, from_microseconds
+from tests.patience import PATIENT
 
 FIRST, LAST = -62_135_596_800_000_000, 253_402_300_799_999_999
 
 
+@PATIENT
 @given(st.lists(st.integers(FIRST, LAST)))
 @example([FIRST, LAST, -1, 0, 1, 951_782_400_000_000, 1_769_860_800_000_000, 1_769_860_805_000_100])
 def test_instants_are_written_as_each_one_would_be(instants: list[int]) -> None:
@@ -24,6 +26,7 @@ def test_instants_are_written_as_each_one_would_be(instants: list[int]) -> None:
     assert json.loads(encode_millis(column)) == [each // 1000 for each in instants]
 
 
+@PATIENT
 @given(st.lists(st.floats()))
 @example([0.1, -0.0, 5e-324, 1.7e308, math.nan])
 def test_values_come_back_to_the_last_bit_and_null_is_what_no_number_can_say(values: list[float]) -> None:

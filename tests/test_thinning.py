@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from app.history.columns import Instants, Values
 from app.history.thinning import thin_out
+from tests.patience import PATIENT
 
 NAN = math.nan
 DAY = timedelta(days=1) // timedelta(microseconds=1)
@@ -41,7 +42,7 @@ def any_series(draw: st.DrawFn) -> tuple[Instants, Values]:
 
 
 @given(any_series(), st.integers(8, 500))
-@settings(max_examples=400, deadline=None)
+@settings(PATIENT, max_examples=400)
 def test_whatever_the_series_no_extreme_and_no_gap_is_lost(series: tuple[Instants, Values], points: int) -> None:
     instants, values = series
     kept, thinned = thin_out(instants, values, points)

@@ -13,6 +13,7 @@ import httpx
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from app.ingest.merge import OnConflict
 from app.ops.traces import hide_literals
 from tests.client import ServiceClient
 from tests.comparing import answer_once
@@ -20,6 +21,7 @@ from tests.conftest import run_command, run_service
 from tests.ports import find_free_port
 from tests.test_ingest import Connection, reading
 from tests.test_intake import at, count
+from tests.test_intake import taken as taken  # noqa: PLC0414 - a fixture, found by its name here
 
 SECRET = "pa55w0rd"
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
@@ -175,18 +177,16 @@ async def test_a_query_that_is_cut_off_when_the_service_stops_ends_its_span(
 
 
 async def test_a_transaction_of_many_requests_belongs_to_the_first_and_names_the_others(
-    database_url: str, connection: Connection
+    database_url: str, connection: Connection, taken: list[OnConflict]
 ) -> None:
     collector = Collector()
     async with run_traced(database_url, collector) as service:
         await service.register("PRESS-1")
         await connection.execute("BEGIN; LOCK TABLE raw_measurements IN ACCESS EXCLUSIVE MODE")
         first = asyncio.create_task(service.ingest(reading(timestamp=at(0))))
-        await wait_for_lock(connection, "raw_measurements")
+        await wait_for_queue(service, 0, taken)
         others = [asyncio.create_task(service.ingest(reading(timestamp=at(second)))) for second in (1, 2, 3)]
-        async with asyncio.timeout(10):
-            while "aurumai_ingest_queue_requests 3.0" not in (await service.http.get("/metrics")).text:
-                pass
+        await wait_for_queue(service, 3, taken)
         await connection.execute("ROLLBACK")
         await asyncio.gather(first, *others)
     requests = {span.id for span in collector.find("POST /ingest")}
@@ -196,9 +196,16 @@ async def test_a_transaction_of_many_requests_belongs_to_the_first_and_names_the
     assert len(together.links) == 2
 
 
+async def wait_for_queue(service: ServiceClient, many: int, taken: list[OnConflict]) -> None:
+    """Until that many requests wait for a transaction, of those that were taken."""
+    async with asyncio.timeout(30):
+        while not taken or f"aurumai_ingest_queue_requests {many}.0" not in (await service.http.get("/metrics")).text:
+            pass
+
+
 async def wait_for_lock(connection: Connection, table: str) -> None:
     waiting = "SELECT count(*) FROM pg_locks WHERE relation = $1::regclass AND NOT granted"
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not await connection.fetchval(waiting, table):
             pass
 

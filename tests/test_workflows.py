@@ -21,7 +21,7 @@ TEXTS = {path.name: path.read_text(encoding="utf-8") for path in (*WORKFLOWS, HO
 
 def check(*command: str) -> None:
     done = subprocess.run(
-        [find_program(command[0]), *command[1:]], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+        [find_program(command[0]), *command[1:]], cwd=ROOT, capture_output=True, text=True, timeout=240, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -95,7 +95,7 @@ def git(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         env=environ,
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=240,
         check=False,
     )
 
