@@ -55,14 +55,14 @@ class Load:
     async def wait_for(self, batches: int) -> None:
         """Until that many more batches are acknowledged."""
         goal = self._batches + batches
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(120):
             while self._batches < goal:
                 self._changed.clear()
                 await self._changed.wait()
 
     async def _send(self, machine_id: str) -> None:
         numbers = itertools.count()
-        async with httpx.AsyncClient(base_url=self._url, timeout=30, trust_env=False) as http:
+        async with httpx.AsyncClient(base_url=self._url, timeout=60, trust_env=False) as http:
             for turn in itertools.count():
                 if self._stopping:
                     return
@@ -111,7 +111,7 @@ async def check_stored(connection: Connection, expected: dict[Key, float]) -> No
     assert stored == {key: {"rpm": value} for key, value in expected.items()}
     told = [
         (machine_id, instant)
-        for row in await connection.fetch("SELECT payload FROM outbox")
+        for row in await connection.fetch("SELECT payload FROM outbox WHERE topic = 'measurements'")
         for machine_id, instants in msgspec.json.decode(row["payload"]).items()
         for instant in instants
     ]

@@ -6,8 +6,9 @@ import asyncio
 import os
 import shlex
 import signal
+import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 
 from app.embedded import find_installation, open_embedded
@@ -48,27 +49,41 @@ class OwnPostgres:
         return noted is not None and Path(f"/proc/{noted.pid}").exists()
 
     def list_backends(self) -> list[int]:
-        found = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text()
-        return [int(pid) for pid in found.split()]
+        return list_children(self.pid)
 
     def kill(self) -> None:
         """All of it at once."""
-        self._signal(signal.SIGKILL)
+        for pid in self._stop_all():
+            os.kill(pid, signal.SIGKILL)
 
     @contextmanager
     def hang(self) -> Iterator[None]:
         """Within the block it keeps its connections, takes more, and answers none."""
-        self._signal(signal.SIGSTOP)
+        pids = self._stop_all()
         try:
             yield
         finally:
-            self._signal(signal.SIGCONT)
+            for pid in pids:
+                os.kill(pid, signal.SIGCONT)
 
-    def _signal(self, number: signal.Signals) -> None:
-        pids = [self.pid, *self.list_backends()]
-        for pid in pids:
-            with suppress(ProcessLookupError):
-                os.kill(pid, number)
+    def _stop_all(self) -> list[int]:
+        """Has all its processes stand still, the one first that would make others, and says which they are."""
+        pid = self.pid
+        stop_process(pid)
+        # Those that were about to end are waited for by nobody now, and stay.
+        return [pid, *(child for child in list_children(pid) if stop_process(child))]
+
+
+def list_children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def stop_process(pid: int) -> bool:
+    """Has it stand still; comes back when it does, or with False when it has ended."""
+    os.kill(pid, signal.SIGSTOP)
+    while (state := Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]) not in {"T", "Z"}:
+        time.sleep(0.001)
+    return state == "T"
 
 
 def wrap_postgres(bin_dir: Path, folder: Path, clock: WallClock) -> Path:

@@ -12,7 +12,8 @@ from urllib.parse import parse_qs, urlsplit
 PIECE = 65_536
 COMMIT = b"Q\x00\x00\x00\x0cCOMMIT;\x00"  # a simple query, as PostgreSQL's protocol has it
 
-FIRST_STATEMENT = b"plan_cache_mode = force_generic_plan"  # of a transaction of ingest
+FIRST_STATEMENT = b"plan_cache_mode = force_generic_plan"  # of a connection that ingest has taken
+GIVEN_BACK = b"RESET ALL"
 REASON = b"SFATAL\x00VFATAL\x00C57P02\x00Mterminating connection because of crash of another server process\x00\x00"
 FAREWELL = b"E" + (len(REASON) + 4).to_bytes(4, "big") + REASON
 
@@ -27,7 +28,7 @@ class Cut(Enum):
 
 
 class Proxy:
-    """`cuts` are what the next COMMITs come to; without one they pass."""
+    """`cuts` are what the next COMMITs of ingest come to; without one they pass, as those of the service's chores do."""
 
     def __init__(self, database_url: str) -> None:
         self._upstream = urlsplit(database_url)
@@ -104,12 +105,14 @@ class Proxy:
         to_client: asyncio.StreamWriter,
         lost: asyncio.Event,
     ) -> None:
+        ingesting = False
         with suppress(ConnectionError):
             while data := await client.read(PIECE):
+                ingesting = FIRST_STATEMENT in data or (ingesting and GIVEN_BACK not in data)
                 if self.farewells and FIRST_STATEMENT in data:
                     self.farewells -= 1
                     self._saying.add(to_client)
-                cut = self.cuts.popleft() if self.cuts and data.endswith(COMMIT) else None
+                cut = self.cuts.popleft() if self.cuts and ingesting and data.endswith(COMMIT) else None
                 if cut is not None:
                     self.has_cut.set()
                 if cut is Cut.BEFORE:

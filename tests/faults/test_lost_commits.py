@@ -20,6 +20,8 @@ from tests.test_intake import at, count
 
 pytestmark = needs_proc
 
+PATIENT = {"AURUM_INGEST_DEADLINE": "PT50S"}
+
 
 @pytest.mark.parametrize("cut", Cut)
 async def test_a_commit_whose_answer_was_lost_is_looked_up_and_counted_once(
@@ -27,7 +29,7 @@ async def test_a_commit_whose_answer_was_lost_is_looked_up_and_counted_once(
 ) -> None:
     expected: dict[Key, float] = {}
     # Once by COPY, and once by a merge, since the first of each pair is stored already.
-    async with run_proxy(database_url) as proxy, run_service(proxy.url) as service:
+    async with run_proxy(database_url) as proxy, run_service(proxy.url, **PATIENT) as service:
         await service.register("PRESS-1")
         for second in range(3):
             rows = [reading(timestamp=at(number), rpm=number) for number in range(second, second + 2)]
@@ -42,7 +44,7 @@ async def test_a_server_that_has_said_goodbye_and_not_hung_up_yet_is_an_outage(
     database_url: str, connection: Connection
 ) -> None:
     """As every process of a PostgreSQL does of which another one has crashed."""
-    async with run_proxy(database_url) as proxy, run_service(proxy.url) as service:
+    async with run_proxy(database_url) as proxy, run_service(proxy.url, **PATIENT) as service:
         await service.register("PRESS-1")
         for second in range(3):
             proxy.farewells = 1
@@ -59,14 +61,15 @@ async def test_a_service_that_vanishes_before_commit_does_not_stop_the_others(
     """As a machine that loses its power: PostgreSQL hears nothing of it, and holds what the transaction has locked."""
     async with (
         run_proxy(database_url) as proxy,
-        run_process(proxy.url, AURUM_STATEMENT_TIMEOUT="PT1S") as vanishing,
-        run_service(database_url) as service,
+        # After so long PostgreSQL ends a transaction of which it hears nothing; no statement of a start takes it.
+        run_process(proxy.url, AURUM_STATEMENT_TIMEOUT="PT5S") as vanishing,
+        run_service(database_url, **PATIENT) as service,
     ):
         await service.register("PRESS-1")
         async with ServiceClient(vanishing.url) as client:
             proxy.cuts.append(Cut.HALF)
             lost = asyncio.create_task(client.ingest(reading(timestamp=at(1))))
-            await asyncio.wait_for(proxy.has_cut.wait(), 10)
+            await asyncio.wait_for(proxy.has_cut.wait(), 60)
             vanishing.kill()
             with pytest.raises(httpx.TransportError):
                 await lost
@@ -74,13 +77,13 @@ async def test_a_service_that_vanishes_before_commit_does_not_stop_the_others(
     await check_stored(connection, {("PRESS-1", START + timedelta(seconds=2)): 2.0})
 
 
-@pytest.mark.timeout(60 + 30 * ROUNDS)
+@pytest.mark.timeout(270 + 30 * ROUNDS)
 async def test_commits_that_are_lost_at_random_leave_each_reading_counted_once(
     database_url: str, connection: Connection
 ) -> None:
     chance = random.Random(3)
     expected: dict[Key, float] = {}
-    async with run_proxy(database_url) as proxy, run_service(proxy.url) as service:
+    async with run_proxy(database_url) as proxy, run_service(proxy.url, **PATIENT) as service:
         await service.register("PRESS-1")
         for turn in range(5 * ROUNDS):
             proxy.cuts.extend(chance.choices([Cut.BEFORE, Cut.AFTER, Cut.BETWEEN], k=2))

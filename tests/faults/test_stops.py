@@ -14,7 +14,7 @@ from tests.faults.load import Load, check_stored_at
 from tests.faults.postgres import OwnPostgres
 from tests.faults.processes import needs_proc, register, run_process
 
-pytestmark = [needs_proc, pytest.mark.timeout(120)]
+pytestmark = needs_proc
 
 MACHINES = [f"PRESS-{number}" for number in range(8)]
 
