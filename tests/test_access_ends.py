@@ -40,6 +40,7 @@ async def begin(service: ServiceClient, payload: Any = None, **headers: str) -> 
         subprotocols=[websockets.Subprotocol("graphql-transport-ws")],
         additional_headers={name.replace("_", "-"): value for name, value in headers.items()},
         proxy=None,
+        open_timeout=30,
     )
     init = {"type": "connection_init"} if payload is None else {"type": "connection_init", "payload": payload}
     await socket.send(msgspec.json.encode(init).decode())

@@ -503,7 +503,7 @@ async def test_the_embedded_server_is_backed_up_and_restored_into_a_new_one(tmp_
             env=make_environ(AURUM_DATA_DIR=data_dir, PYTHONPATH=str(ROOT)),
             capture_output=True,
             text=True,
-            timeout=90,
+            timeout=240,
             check=False,
         )
         assert done.returncode == 0, done.stderr

@@ -167,7 +167,7 @@ class Follower:
     async def follow(self) -> None:
         while True:
             protocols = [websockets.Subprotocol("graphql-transport-ws")]
-            async with websockets.connect(self._url, subprotocols=protocols, proxy=None) as socket:
+            async with websockets.connect(self._url, subprotocols=protocols, proxy=None, open_timeout=30) as socket:
                 try:
                     await self._listen(socket)
                 except websockets.ConnectionClosed as error:

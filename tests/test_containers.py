@@ -23,7 +23,7 @@ OURS = ("migrate", "app", "migrate-dev", "app-dev", "backup")
 def test_the_compose_file_and_the_dockerfile_are_valid_and_pass_their_linters() -> None:
     command = [find_program("invoke"), "lint-containers"]
     environ = make_environ()
-    done = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=110, check=False)
+    done = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=240, check=False)
     if done.returncode != 0 and re.search(r"Failed to fetch|dns error|No solution found", done.stderr):
         pytest.skip(f"a linter can't be had here: {done.stderr.strip().splitlines()[-1]}")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -160,7 +160,7 @@ def test_a_command_asks_docker_for_what_it_says(task: str, expected: list[str], 
     environ = make_environ()
     environ["PATH"] = f"{tmp_path}:{environ['PATH']}"
     command = [find_program("invoke"), *task.split()]
-    done = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=240, check=False)
     asked = (tmp_path / "asked").read_text().splitlines() if expected else []
     assert asked == expected
     assert done.returncode == (0 if expected else 1), done.stderr

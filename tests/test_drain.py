@@ -55,6 +55,7 @@ async def test_a_websocket_is_told_that_the_service_starts_again(database_url: s
             f"ws://127.0.0.1:{port}/graphql",
             subprotocols=[websockets.Subprotocol("graphql-transport-ws")],
             proxy=None,
+            open_timeout=30,
         ) as socket:
             await socket.send('{"type": "connection_init"}')
             await socket.recv()

@@ -75,11 +75,11 @@ class Worker:
 
     def finish(self) -> str:
         """Let it release its share and end. Returns what it complained of."""
-        return self.process.communicate(timeout=60)[1]
+        return self.process.communicate(timeout=120)[1]
 
     def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
         os.killpg(self.process.pid, number)
-        self.process.communicate(timeout=60)
+        self.process.communicate(timeout=120)
 
 
 StartWorker = Callable[..., Worker]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import itertools
 from pathlib import Path
 
@@ -22,11 +23,14 @@ HTML = {"accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
 
 
 @pytest.fixture(scope="session")
-def scripts() -> None:
-    try:
-        bring_scripts()
-    except ScriptsMissing as error:
-        pytest.skip(str(error))
+def scripts(tmp_path_factory: pytest.TempPathFactory) -> None:
+    # One worker at a time: they would write the same files, and look at those that another has half written.
+    with (tmp_path_factory.getbasetemp().parent / "graphiql.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            bring_scripts()
+        except ScriptsMissing as error:
+            pytest.skip(str(error))
 
 
 @pytest.fixture

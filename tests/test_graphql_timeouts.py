@@ -156,7 +156,7 @@ async def test_a_mutation_whose_client_hangs_up_is_done_all_the_same(
 async def test_a_statement_that_takes_too_long_is_answered_alike_the_long_way_and_the_short_one(
     database_url: str, table: str, query: str, data: object, path: list[str]
 ) -> None:
-    async with run_service(database_url, AURUM_STATEMENT_TIMEOUT="PT2S") as service:
+    async with run_service(database_url, AURUM_STATEMENT_TIMEOUT="PT3S") as service:
         await service.register("A")
         for _ in range(3):
             await service.ask(query)
