@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from app.access import entrance, keyring
+from app.access import entrance
 from tests.client import ServiceClient
 from tests.conftest import run_command, run_service
 from tests.keys import PRODUCTION
@@ -22,7 +22,6 @@ async def invoke(database_url: str, *arguments: str, **variables: str) -> subpro
 
 async def test_a_key_is_made_used_listed_and_revoked(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(entrance, "HOLDS", 0.0)
-    monkeypatch.setattr(keyring, "NOTED_EVERY", 0.05)
     command = ("key-new", "--name", "plant a", "--role", "viewer", "--role", "Ingest", "--location", "Hall 1")
     made = await invoke(database_url, *command, "--location", "Hall 2", "--expires", "P90D")
     assert made.returncode == 0, made.stderr

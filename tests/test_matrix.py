@@ -15,6 +15,7 @@ from app.access.roles import Role
 from app.graphql.schema import make_schema
 from app.ingest.endpoint import PATH as INGEST
 from app.main import create_app
+from app.ops import health
 from app.settings import load_settings
 from tests.client import ServiceClient
 from tests.conftest import ROOT, run_service
@@ -36,6 +37,12 @@ SAID = {
     **dict.fromkeys(("clearAlert", "acknowledgeAlert", "acknowledgeAlerts", "resolveAlert"), ATTEND),
     **dict.fromkeys(("resolveAlerts", "shelveAlert"), ATTEND),
 }
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Time for the database to answer whoever asks for the health, on a busy machine as well."""
+    monkeypatch.setattr(health, "PATIENCE", 30.0)
 
 
 def list_fields() -> list[tuple[GraphQLObjectType, str]]:

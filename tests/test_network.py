@@ -15,7 +15,7 @@ import pytest
 import websockets
 
 from app.ingest import stall
-from app.ops import protocol
+from app.ops import health, protocol
 from app.ops.headers import ALWAYS, UNLESS_GIVEN
 from tests.client import ServiceClient
 from tests.conftest import run_service
@@ -24,6 +24,12 @@ from tests.test_sse import listen
 SAFE = {name.decode(): value.decode() for name, value in (*ALWAYS, *UNLESS_GIVEN)}
 DASHBOARD = "https://dashboard.plant.example"
 ASK = {"query": "{ __typename }"}
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Time for the database to answer whoever asks for the health, on a busy machine as well."""
+    monkeypatch.setattr(health, "PATIENCE", 30.0)
 
 
 def pick(headers: Any) -> dict[str, str]:

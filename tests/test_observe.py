@@ -19,6 +19,7 @@ from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models.dashboard import Dashboard
 from ruamel.yaml import YAML
 
+from app.ops import metrics
 from tests.client import ServiceClient
 from tests.conftest import ROOT, run_command, run_service
 from tests.ports import find_free_port
@@ -31,6 +32,12 @@ CHORES = 5
 GUIDE = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
 
 needs_promtool = pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed (Prometheus)")
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Time for the database to answer a scrape, on a busy machine as well."""
+    monkeypatch.setattr(metrics, "PATIENCE", 30.0)
 
 
 def read_yaml(path: Path) -> Any:
@@ -149,15 +156,14 @@ async def test_a_real_prometheus_reads_a_service_that_asks_for_a_key_and_knows_a
     async with run_service(database_url, AURUM_HOST="0.0.0.0") as service:
         assert (await service.http.get("/metrics")).status_code == 401
         config = read_yaml(FOLDER / "prometheus.yml")
-        config["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
+        config["global"] = {"scrape_interval": "5s", "scrape_timeout": "5s", "evaluation_interval": "1s"}
         config["rule_files"] = [str(ALERTS)]
         (job,) = config["scrape_configs"]
         job["authorization"]["credentials_file"] = str(tmp_path / "key")
         job["static_configs"][0]["targets"] = [service.url.removeprefix("http://")]
         (tmp_path / "prometheus.yml").write_text(json.dumps(config))
         async with run_prometheus(tmp_path) as prometheus:
-            up = await ask_until_answered(prometheus, 'up{job="aurumai"}')
-            assert up["value"][1] == "1"
+            assert (await ask_until_answered(prometheus, 'up{job="aurumai"} == 1'))["value"][1] == "1"
             info = await ask_until_answered(prometheus, "aurumai_info")
             assert info["metric"]["version"] == "0.1.0"
             rules = (await prometheus.get("/api/v1/rules")).json()["data"]["groups"][0]["rules"]

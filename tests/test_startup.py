@@ -7,7 +7,7 @@ import resource
 import signal
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -53,10 +53,11 @@ def start(command: list[str], port: int, *before: str, **variables: str) -> Iter
 async def wait_until_ready(port: int) -> httpx.Response:
     async with httpx.AsyncClient(trust_env=False) as http, asyncio.timeout(120):
         while True:
-            try:
-                return await http.get(f"http://127.0.0.1:{port}/health/ready")
-            except httpx.TransportError:
-                await asyncio.sleep(0.05)
+            with suppress(httpx.TransportError):
+                answer = await http.get(f"http://127.0.0.1:{port}/health/ready")
+                if answer.status_code == httpx.codes.OK:
+                    return answer
+            await asyncio.sleep(0.05)
 
 
 async def count_tables(url: str) -> int:

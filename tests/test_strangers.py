@@ -13,6 +13,7 @@ from app.access.keys import find_holder
 from app.access.roles import Role
 from app.access.strangers import ATTEMPTS, KEPT, Strangers
 from app.errors import RateLimited
+from app.ops import health
 from tests.client import ServiceClient
 from tests.conftest import run_service
 from tests.keys import PRODUCTION, make
@@ -29,6 +30,12 @@ TOLD = {
     "retryAfter": 2,
     "allowance": {"unit": "attempts", "perMinute": 30, "burst": 60, "asked": 1},
 }
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Time for the database to answer whoever asks for the health, on a busy machine as well."""
+    monkeypatch.setattr(health, "PATIENCE", 30.0)
 
 
 def guess(number: int) -> str:
