@@ -21,7 +21,7 @@ class Program:
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
 
-    async def read(self, seconds: float = 60) -> Any:
+    async def read(self, seconds: float = 120) -> Any:
         """The next thing that it says. Fails with its own words when it ends instead."""
         assert self._process.stdout is not None
         assert self._process.stderr is not None
@@ -47,7 +47,7 @@ async def run_program(*command: str | Path, cwd: Path | None = None) -> AsyncIte
     )
     try:
         yield Program(process)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             _, said = await process.communicate()
         assert process.returncode == 0, said.decode()
     finally:

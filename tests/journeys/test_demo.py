@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import signal
 import socket
 import subprocess
@@ -18,6 +19,7 @@ from tests.conftest import ROOT, find_program, make_environ
 from tests.ports import find_free_port
 
 QUERY = "{ fleet { machines live } measurements(first: 1) { totalCount } machines { nodes { machineId createdAt } } }"
+LOGGED = re.compile(r"\d{4}-\d\d-\d\d \d\d:")  # a line of the log, such as one of a request that took long
 WEEK = 7 * 24 * 60  # readings of a machine, one a minute
 
 
@@ -34,8 +36,8 @@ def list_processes(data_dir: Path) -> list[str]:
     return found
 
 
-def wait_until_gone(data_dir: Path, seconds: float) -> None:
-    deadline = time.monotonic() + seconds
+def wait_until_gone(data_dir: Path) -> None:
+    deadline = time.monotonic() + 90
     while list_processes(data_dir):
         assert time.monotonic() < deadline, list_processes(data_dir)
         time.sleep(0.05)
@@ -54,7 +56,7 @@ class Demo:
                 stderr=subprocess.STDOUT,
             )
 
-    def wait_for(self, text: str, seconds: float = 60) -> None:
+    def wait_for(self, text: str, seconds: float = 180) -> None:
         deadline = time.monotonic() + seconds
         while text not in self.log.read_text():
             assert self.process.poll() is None, self.log.read_text()
@@ -63,7 +65,7 @@ class Demo:
 
     def end(self, number: int) -> int:
         self.process.send_signal(number)
-        return self.process.wait(timeout=30)
+        return self.process.wait(timeout=90)
 
 
 @contextmanager
@@ -76,7 +78,7 @@ def run_demo(data_dir: Path, port: int) -> Iterator[Demo]:
         demo.process.wait()
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(900)
 async def test_the_demo_runs_stops_goes_on_and_survives_a_kill(tmp_path: Path) -> None:
     data_dir = tmp_path / ".aurum"
     port = find_free_port()
@@ -85,8 +87,10 @@ async def test_the_demo_runs_stops_goes_on_and_survives_a_kill(tmp_path: Path) -
     with run_demo(data_dir, port) as demo:
         await asyncio.to_thread(demo.wait_for, "Live from")
         async with ServiceClient(url) as client:
-            first = await client.ask(QUERY)
-            assert first["fleet"] == {"machines": 3, "live": 3}
+            async with asyncio.timeout(60):
+                # Where it took minutes to fill in the history, its end is no sign of life.
+                while (first := await client.ask(QUERY))["fleet"] != {"machines": 3, "live": 3}:  # noqa: ASYNC110 - of another process
+                    await asyncio.sleep(0.1)
             assert [machine["machineId"] for machine in first["machines"]["nodes"]] == [
                 "BOILER-7",
                 "MILL-3",
@@ -98,10 +102,10 @@ async def test_the_demo_runs_stops_goes_on_and_survives_a_kill(tmp_path: Path) -
             assert {"BOILER-7", "MILL-3", "TRUCK-21"} == {each["machineId"] for each in batch["measurements"]}
         assert await asyncio.to_thread(demo.end, signal.SIGINT) == 0
         output = demo.log.read_text()
-        assert output.endswith("Stopping.\nStopped.\n")
+        assert [line for line in output.splitlines() if not LOGGED.match(line)][-2:] == ["Stopping.", "Stopped."]
         assert "Traceback" not in output
         assert f"curl -s {url}/graphql" in output
-        await asyncio.to_thread(wait_until_gone, data_dir, 5)
+        await asyncio.to_thread(wait_until_gone, data_dir)
 
     with run_demo(data_dir, port) as demo:
         await asyncio.to_thread(demo.wait_for, "Live from")
@@ -111,7 +115,7 @@ async def test_the_demo_runs_stops_goes_on_and_survives_a_kill(tmp_path: Path) -
         assert second["measurements"]["totalCount"] > first["measurements"]["totalCount"]
         assert second["measurements"]["totalCount"] < first["measurements"]["totalCount"] + 1000
         demo.end(signal.SIGKILL)
-        await asyncio.to_thread(wait_until_gone, data_dir, 10)
+        await asyncio.to_thread(wait_until_gone, data_dir)
 
     with run_demo(data_dir, port) as demo:
         await asyncio.to_thread(demo.wait_for, "Live from")
@@ -120,9 +124,10 @@ async def test_the_demo_runs_stops_goes_on_and_survives_a_kill(tmp_path: Path) -
         assert third["machines"] == first["machines"]
         assert third["measurements"]["totalCount"] >= second["measurements"]["totalCount"]
         assert await asyncio.to_thread(demo.end, signal.SIGTERM) == 0
-        await asyncio.to_thread(wait_until_gone, data_dir, 5)
+        await asyncio.to_thread(wait_until_gone, data_dir)
 
 
+@pytest.mark.timeout(900)
 async def test_ctrl_c_while_the_service_starts_ends_the_demo_in_order(tmp_path: Path) -> None:
     data_dir = tmp_path / ".aurum"
     for delay in (0.0, 0.05, 0.1, 0.2, 0.4):
@@ -133,15 +138,15 @@ async def test_ctrl_c_while_the_service_starts_ends_the_demo_in_order(tmp_path: 
             output = demo.log.read_text()
             assert "Traceback" not in output
             assert code in (0, 128 + signal.SIGINT), output
-            await asyncio.to_thread(wait_until_gone, data_dir, 5)
+            await asyncio.to_thread(wait_until_gone, data_dir)
 
 
 async def refuse(data_dir: Path, port: int) -> str:
     with run_demo(data_dir, port) as demo:
-        assert await asyncio.to_thread(demo.process.wait, 60) == 1
+        assert await asyncio.to_thread(demo.process.wait, 180) == 1
         output = demo.log.read_text()
     assert "Traceback" not in output
-    await asyncio.to_thread(wait_until_gone, data_dir, 5)
+    await asyncio.to_thread(wait_until_gone, data_dir)
     return output.splitlines()[-1]
 
 

@@ -389,6 +389,7 @@ async def check_large(connection: Connection, file: Path) -> None:
     assert [int(row[4]) for row in refused] == [row + first for row in range(ROWS) if row % 1000 == 999]
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
 async def test_a_load_that_is_killed_goes_on_where_it_was(
     database_url: str, connection: Connection, tmp_path: Path, suffix: str
@@ -423,6 +424,7 @@ async def test_a_load_that_is_killed_goes_on_where_it_was(
     await check_large(connection, file)
 
 
+@pytest.mark.timeout(900)
 async def test_a_load_outlives_every_loss_of_the_database(
     database_url: str, connection: Connection, tmp_path: Path
 ) -> None:
@@ -445,7 +447,7 @@ async def test_a_load_outlives_every_loss_of_the_database(
 
 
 async def wait_for_rows(connection: Connection, goal: int) -> None:
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(180):
         while await count_done(connection) < goal:  # noqa: ASYNC110 - a database tells nobody of a row
             await asyncio.sleep(0.005)
 
@@ -480,7 +482,12 @@ async def test_a_changed_file_is_loaded_from_its_beginning(
 async def test_two_loads_of_one_file_do_not_meet(database_url: str, connection: Connection, tmp_path: Path) -> None:
     file = tmp_path / "large.csv"
     write_large(file)
-    answers = await asyncio.gather(load(database_url, file), load(database_url, file))
+    loads = [asyncio.create_task(load(database_url, file)) for _ in range(2)]
+    async with connection.transaction():
+        # While this lock is held, neither comes to an end before the other begins.
+        await connection.execute("LOCK TABLE raw_measurements IN SHARE MODE")
+        await asyncio.wait(loads, return_when=asyncio.FIRST_COMPLETED)
+    answers = await asyncio.gather(*loads)
     refused = [done for done in answers if "is being loaded already, by another process." in done.stderr]
     assert len(refused) == 1
     await check_large(connection, file)

@@ -47,7 +47,7 @@ class Checkout:
             env={**environ, "PATH": f"{Path(sys.executable).parent}:{PSQL.parent}:{environ['PATH']}"},
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=240,
             check=False,
         )
 
@@ -73,6 +73,7 @@ def find_message(output: str) -> str | None:
     return next((pattern for pattern in MESSAGES if re.search(f"^{pattern}", output, re.MULTILINE)), None)
 
 
+@pytest.mark.timeout(900)  # three dozen commands, each a process
 async def test_the_guide_followed_by_the_letter(server_url: str, tmp_path: Path) -> None:
     async with make_database(server_url) as url:
         checkout = Checkout(tmp_path, url)

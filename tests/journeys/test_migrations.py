@@ -155,6 +155,7 @@ async def test_what_they_make_is_what_the_tables_declare(url: str, monkeypatch: 
     assert len(found) == 11  # functions, and the triggers that call them
 
 
+@pytest.mark.timeout(900)  # two dozen commands, each a process
 async def test_rows_of_every_table_stay_back_and_forward(url: str) -> None:
     """Through each migration but the first, which makes these tables: what one holds, it holds under every one of them."""
     await run(url, "invoke", "migrate")

@@ -59,7 +59,7 @@ async def serve(folder: Path, database_url: str) -> AsyncIterator[tuple[int, asy
         assert (await wait_until_ready(port)).status_code == httpx.codes.OK
         yield port, process
         process.send_signal(signal.SIGTERM)
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(90):
             rest, _ = await process.communicate()
         assert b"Traceback" not in rest
     finally:
@@ -71,7 +71,7 @@ async def serve(folder: Path, database_url: str) -> AsyncIterator[tuple[int, asy
 async def read_until(process: asyncio.subprocess.Process, text: str) -> str:
     """The first line of the log that has this text."""
     assert process.stdout is not None
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(90):
         async for line in process.stdout:
             if text in line.decode():
                 return line.decode()

@@ -15,6 +15,7 @@ from gql.transport.websockets import WebsocketsTransport
 from graphql import GraphQLError
 
 URL, CURSOR = sys.argv[1:]
+PATIENCE = 60  # seconds
 REGISTER = gql("mutation ($input: RegisterMachineInput!) { registerMachine(input: $input) { machineId operational } }")
 FIND = gql("query ($ids: [ID!]) { machines(where: { machineId: { in: $ids } }) { nodes { machineId } totalCount } }")
 FOLLOW = "subscription ($after: String) { measurements(after: $after) { cursor dropped measurements { machineId timestamp metrics } } }"
@@ -29,8 +30,8 @@ async def wait_for_the_test() -> None:
 
 
 async def ask() -> None:
-    transport = HTTPXAsyncTransport(url=URL)
-    async with Client(transport=transport, fetch_schema_from_transport=True) as session:
+    transport = HTTPXAsyncTransport(url=URL, timeout=PATIENCE)
+    async with Client(transport=transport, fetch_schema_from_transport=True, execute_timeout=PATIENCE) as session:
         machine = {"machineId": "A", "machineType": "press", "location": "Hall 1"}
         say(await session.execute(GraphQLRequest(REGISTER, variable_values={"input": machine})))
         say(await session.execute(GraphQLRequest(FIND, variable_values={"ids": ["A", "PRESS-1"]})))
@@ -49,7 +50,9 @@ async def follow() -> None:
     for most in (2, 1):
         batches = 0
         variables = {"after": after}
-        async with Client(transport=WebsocketsTransport(url=URL.replace("http", "ws", 1))) as session:
+        url = URL.replace("http", "ws", 1)
+        transport = WebsocketsTransport(url=url, connect_timeout=PATIENCE, ack_timeout=PATIENCE, close_timeout=PATIENCE)
+        async with Client(transport=transport) as session:
             async for answer in session.subscribe(GraphQLRequest(gql(FOLLOW), variable_values=variables)):
                 say(answer["measurements"])
                 after = answer["measurements"]["cursor"]
