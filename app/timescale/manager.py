@@ -105,8 +105,8 @@ class TimescaleMigrationManager(TableOperations):
         async with hold_lock(engine) as connection:
             async with engine.transaction():
                 if await is_done(connection, self.migration_id, event):
-                    # Piccolo, which is still to record it, may have done so in another process that we waited for.
-                    await connection.execute("DELETE FROM migration WHERE name = $1", self.migration_id)
+                    # Piccolo records it after this, a second time where another process that we waited for has done so.
+                    # Its row stays meanwhile: without it the database would be taken for one that lacks the migration.
                     return
                 await set_lock_timeout(connection)
                 later = await self._run_steps(engine, backwards)

@@ -175,9 +175,7 @@ class DataMigrationManager(TimescaleMigrationManager):
         began = time.monotonic()
         async with hold_lock(find_engine()) as connection:
             if await is_done(connection, self.migration_id, event):
-                # Piccolo, which is still to record it, may have done so in another process that we waited for.
-                await connection.execute("DELETE FROM migration WHERE name = $1", self.migration_id)
-                return
+                return  # and its row in Piccolo's table stays, as in any other migration
             await self._require_keys(connection)
             await self._walk_all(connection, event)
             async with connection.transaction():
