@@ -39,7 +39,7 @@ async def test_values_that_come_while_going_back_gives_way_are_not_dropped(
         running = asyncio.create_task(
             reverse_migrations(project.engine, project.app, [newest], terminal, may_lose=False)
         )
-        await asyncio.wait_for(gave_way.wait(), 30)
+        await asyncio.wait_for(gave_way.wait(), 60)
         await project.fetch("UPDATE one SET more = 'x' WHERE one_id < 6")
     finally:
         await reader.close()

@@ -202,14 +202,14 @@ async def test_a_runner_waits_for_another_says_for_whom_and_finds_nothing_to_do(
             stderr=subprocess.PIPE,
         )
         assert process.stderr
-        line = (await asyncio.wait_for(process.stderr.readline(), 60)).decode()
+        line = (await asyncio.wait_for(process.stderr.readline(), 120)).decode()
         assert line.startswith(
             "Another run is under way on this database, and this one waits for it: migrations of alice@host ("
         )
         assert f"process {holder.get_server_pid()}" in line
     finally:
         await holder.close()
-    out, _ = await asyncio.wait_for(process.communicate(), 60)
+    out, _ = await asyncio.wait_for(process.communicate(), 120)
     assert process.returncode == 0
     assert out.decode().count(": applied in ") == len(list_migrations())
 
@@ -497,7 +497,7 @@ async def test_a_run_that_is_killed_leaves_the_lock_and_the_database_to_the_next
 async def test_a_run_that_is_interrupted_ends_at_once_and_without_a_trace(empty_database_url: str) -> None:
     async with run_blocked(empty_database_url) as process:
         process.send_signal(signal.SIGINT)
-        out, err = await asyncio.wait_for(process.communicate(), 30)
+        out, err = await asyncio.wait_for(process.communicate(), 60)
         assert (process.returncode, out, err) == (128 + signal.SIGINT, b"", b"")
         # Its session was told to end, and does when its process comes to it; nobody else would wake it before the block ends.
         async with asyncio.timeout(30):
@@ -525,7 +525,7 @@ async def test_a_watch_that_does_not_hear_of_the_end_is_told_again(empty_databas
 async def test_a_run_that_loses_its_connection_does_not_claim_to_know_the_outcome(empty_database_url: str) -> None:
     async with run_blocked(empty_database_url) as process:
         await fetch(empty_database_url, RUNNING.format("pg_terminate_backend(pid)"))
-        _, err = await asyncio.wait_for(process.communicate(), 30)
+        _, err = await asyncio.wait_for(process.communicate(), 60)
         assert process.returncode == 1
         assert err.decode() == (
             f"MIGRATION_FAILED: The connection to the database was lost during {list_migrations()[0]}, which is done wholly or "

@@ -468,11 +468,11 @@ async def test_it_waits_for_another_run_and_says_so(empty_database_url: str, scr
         assert process.stdout
         process.stdin.write(script.encode())
         process.stdin.close()
-        line = await asyncio.wait_for(process.stdout.readline(), 60)
+        line = await asyncio.wait_for(process.stdout.readline(), 120)
         assert line == b"Another run is under way on this database, and this one waits for it.\n"
     finally:
         await holder.close()
-    await asyncio.wait_for(process.communicate(), 60)
+    await asyncio.wait_for(process.communicate(), 120)
     assert process.returncode == 0
     assert await fetch(empty_database_url, "SELECT count(*)::int FROM migration") == [(len(list_migrations()),)]
 
