@@ -210,11 +210,13 @@ async def template(request: pytest.FixtureRequest, server_url: str) -> AsyncIter
         finally:
             await connection.close()
         _tell_edition(request.config, f"Ran on edition {edition.name.value}: {edition}.")
-        # TimescaleDB's scheduler connects to every database it's in, and a database in use can't be copied.
+        # TimescaleDB's scheduler connects to every database it's in, and a database in use can't be copied. Autovacuum gives way by
+        # itself, and not everybody may end it.
         await run_sql(
             server_url,
             f"ALTER DATABASE {name} WITH ALLOW_CONNECTIONS false",
-            f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'",
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            f"WHERE datname = '{name}' AND backend_type <> 'autovacuum worker'",
         )
         yield name
 
