@@ -199,7 +199,7 @@ async def test_a_transaction_of_many_requests_belongs_to_the_first_and_names_the
 async def wait_for_queue(service: ServiceClient, many: int, taken: list[OnConflict]) -> None:
     """Until that many requests wait for a transaction, of those that were taken."""
     async with asyncio.timeout(30):
-        while not taken or f"aurumai_ingest_queue_requests {many}.0" not in (await service.http.get("/metrics")).text:
+        while f"aurumai_ingest_queue_requests {many}.0" not in (await service.http.get("/metrics")).text or not taken:
             pass
 
 
