@@ -185,9 +185,8 @@ async def test_events_that_nobody_heard_of_are_a_lag(
         await connection.execute(tell, hour_ago)
         async with asyncio.timeout(30):
             while not (found := await scrape(service)).read("aurumai_outbox_lag_seconds"):
-                await connection.execute(
-                    tell, hour_ago
-                )  # the listener's first look was late, and has passed the one before
+                # The listener's first look was late, and has passed the one before.
+                await connection.execute(tell, hour_ago)
     assert 3600 <= found.read("aurumai_outbox_lag_seconds") < 3660
     assert 3600 <= found.read("aurumai_outbox_oldest_event_age_seconds") < 3660
 

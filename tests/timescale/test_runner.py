@@ -87,9 +87,8 @@ async def test_a_migration_gives_way_to_a_long_reader_and_comes_again(
 
     def warn(text: str) -> None:
         said.append(text)
-        if (
-            " gave way to a report (" in text
-        ):  # on a busy machine the first attempts may be over before they see to whom
+        # On a busy machine the first attempts may be over before they see to whom.
+        if " gave way to a report (" in text:
             gave_way.set()
 
     running = asyncio.create_task(
