@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import itertools
+import threading
 from pathlib import Path
 
 import asyncpg
@@ -23,14 +23,11 @@ HTML = {"accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
 
 
 @pytest.fixture(scope="session")
-def scripts(tmp_path_factory: pytest.TempPathFactory) -> None:
-    # One worker at a time: they would write the same files, and look at those that another has half written.
-    with (tmp_path_factory.getbasetemp().parent / "graphiql.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        try:
-            bring_scripts()
-        except ScriptsMissing as error:
-            pytest.skip(str(error))
+def scripts() -> None:
+    try:
+        bring_scripts()
+    except ScriptsMissing as error:
+        pytest.skip(str(error))
 
 
 @pytest.fixture
@@ -199,6 +196,24 @@ def test_scripts_that_are_not_the_reviewed_ones_are_not_kept(
     with pytest.raises(ScriptsMissing, match="is not the file that was reviewed"):
         bring_scripts(tmp_path / "scripts")
     assert not (tmp_path / "scripts" / "react.production.min.js").exists()
+
+
+async def test_two_may_bring_the_scripts_at_once(
+    scripts: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = threading.Barrier(2, timeout=120)
+    write_bytes = Path.write_bytes
+
+    def meet(self: Path, content: bytes) -> int:
+        size = write_bytes(self, content)
+        written.wait()
+        return size
+
+    monkeypatch.setattr(Path, "write_bytes", meet)
+    folder = tmp_path / "scripts"
+    done = await asyncio.gather(*(asyncio.to_thread(bring_scripts, folder) for _ in range(2)))
+    assert done == [True, True]
+    assert {file.name for file in folder.iterdir()} == {file.name for file in FOLDER.iterdir()}
 
 
 def test_scripts_that_are_there_are_not_brought_again(scripts: None) -> None:

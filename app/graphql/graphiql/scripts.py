@@ -12,6 +12,7 @@ import tarfile
 import tempfile
 from pathlib import Path
 from typing import Final
+from uuid import uuid4
 
 from app.errors import ScriptsMissing
 
@@ -60,8 +61,8 @@ def bring_scripts(folder: Path = FOLDER) -> bool:
                 if hashlib.sha256(content).hexdigest() != digest:
                     raise ScriptsMissing(f"{inside} of {package} is not the file that was reviewed; nothing was kept.")
                 folder.mkdir(exist_ok=True)
-                # Under another name until it is whole: a page that asks meanwhile finds none or all of it.
-                partial = folder / f"{name}.partial"
+                # Under a name of its own until it is whole: a page that asks meanwhile finds none or all of it.
+                partial = folder / f"{name}.{uuid4().hex}.partial"
                 partial.write_bytes(content)
                 partial.rename(folder / name)
     return True
